@@ -1,0 +1,38 @@
+"""wardround: hospitals train a diagnostic model together while no patient record leaves any of them.
+
+from wardround import Job, load, run
+result = run(load("examples/heart.yaml"), "runs/heart")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from wardround.config import Job, load
+    from wardround.experiment import run
+    from wardround.prediction import predict
+
+_WHERE = {
+    "Job": "wardround.config",
+    "load": "wardround.config",
+    "run": "wardround.experiment",
+    "predict": "wardround.prediction",
+}
+
+__all__ = ["Job", "__version__", "load", "predict", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    # late, so that `wardround --help` does not wait for torch
+    if name in _WHERE:
+        from importlib import import_module
+
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'wardround' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

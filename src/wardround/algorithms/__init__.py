@@ -1,0 +1,1 @@
+"""One rule a file: the client half (local rules) and the server half of an algorithm."""

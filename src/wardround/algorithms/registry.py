@@ -1,0 +1,80 @@
+"""The tables of rules, and how a job's names become a pair of them."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Any, cast
+
+from torch import nn
+
+from wardround.config.job import AlgorithmSpec
+from wardround.config.plugins import construct, resolve
+from wardround.errors import ConfigError
+from wardround.types import LocalRule, ServerRule
+
+LOCAL_RULES = {
+    "fedavg": "wardround.algorithms.fedavg:FedAvg",
+    "fedprox": "wardround.algorithms.fedprox:FedProx",
+    "scaffold": "wardround.algorithms.scaffold:Scaffold",
+    "fedbn": "wardround.algorithms.fedbn:FedBN",
+}
+
+SERVER_RULES = {
+    "average": "wardround.algorithms.server_average:Average",
+    "adam": "wardround.algorithms.server_adam:Adam",
+}
+
+
+def local_rule(spec: AlgorithmSpec) -> LocalRule:
+    """The client half that `algorithm.name` chooses."""
+    options: dict[str, Any] = dict(spec.options)
+    if spec.mu is not None:
+        options["mu"] = spec.mu
+    rule = construct(resolve(spec.name, LOCAL_RULES, "algorithm.name"), options, f"algorithm.options of {spec.name}")
+    return cast(LocalRule, rule)
+
+
+def server_rule(spec: AlgorithmSpec) -> ServerRule:
+    """The server half that `algorithm.server.name` chooses."""
+    server = spec.server
+    options: dict[str, Any] = dict(server.options)
+    if server.learning_rate is not None:
+        options["learning_rate"] = server.learning_rate
+    if server.name == "adam":
+        options = {"beta1": server.beta1, "beta2": server.beta2, "epsilon": server.epsilon, **options}
+    factory = resolve(server.name, SERVER_RULES, "algorithm.server.name")
+    return cast(ServerRule, construct(factory, options, f"algorithm.server.options of {server.name}"))
+
+
+def local_names(
+    patterns: tuple[str, ...], rule: LocalRule, owners: dict[str, nn.Module], names: list[str]
+) -> frozenset[str]:
+    """Which parameters and buffers stay at a site: what the rule keeps, and what `model.local` names.
+
+    Args:
+        patterns: shell patterns of full names (`head.*`, `*`), prefixes of modules (`head`), or module types.
+        rule: its `local` is asked for every name.
+        owners: the submodule that owns each name.
+        names: parameters and floating-point buffers that could be shared.
+
+    Raises:
+        ConfigError: a pattern that matches nothing, or FedBN on a model without BatchNorm.
+    """
+    kept = {name for name in names if rule.local(name, owners[name])}
+    if rule.name == "fedbn" and not kept:
+        raise ConfigError(
+            "algorithm fedbn keeps BatchNorm layers at the site, and this model has none, so it would be fedavg: "
+            "choose a model with BatchNorm (mlp with options {norm: batch}, cnn), or fedavg with model.local"
+        )
+    for pattern in patterns:
+        matched = {
+            name
+            for name in names
+            if fnmatch.fnmatchcase(name, pattern)
+            or name.startswith(pattern + ".")
+            or pattern in {kind.__name__ for kind in type(owners[name]).__mro__[:-1]} - {"Module"}
+        }
+        if not matched:
+            raise ConfigError(f"model.local: {pattern!r} matches nothing; the model's names are {', '.join(names)}")
+        kept |= matched
+    return frozenset(kept)

@@ -1,0 +1,128 @@
+"""The plain channel: contributions are weighed and sent as they are.
+
+Who sees what: the server sees every site's weighed contribution, or the partial sum of a process that holds several sites.
+Nothing is hidden from the server; it is the channel for a laptop, and for sites that trust their coordinator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from wardround.aggregation.weighting import WEIGHT, weighed_sum
+from wardround.channels.order import canonical
+from wardround.errors import QuorumLost
+from wardround.types import Arrays, Contribution, Engine, Json, Message, Reply, Request, StageMethod, Total
+
+CONTRIBUTE = "contribute"
+
+
+class Plain:
+    """One stage, `contribute`; replies are folded as they come, in canonical order."""
+
+    name = "plain"
+
+    def collect(
+        self, engine: Engine, request: Request, sites: Sequence[str], deadline: float | None, quorum: int
+    ) -> Iterator[Total]:
+        """Ask once and yield one Total.
+
+        A reply to another round or task is ignored; one with a non-finite value or of another form than the rest is left
+        out, and named in `Total.abstained`.
+
+        Raises:
+            QuorumLost: fewer than `quorum` sites are in the sum.
+        """
+        asked = replace(request, message=replace(request.message, stage=CONTRIBUTE))
+        sums: Arrays = {}
+        survivors: list[str] = []
+        abstained: dict[str, str] = {}
+        answers = (reply for reply in engine.ask(asked, sites, deadline) if answers_to(reply, asked))
+        for reply in canonical(answers, sites):
+            refused: Mapping[str, str] = reply.message.meta.get("abstained", {})
+            abstained |= refused
+            counted = [site for site in reply.sites if site not in refused]
+            if not counted:
+                continue
+            fault = _fault(reply.message.arrays, sums)
+            if fault:
+                abstained |= dict.fromkeys(counted, fault)
+                continue
+            for name, value in reply.message.arrays.items():
+                sums[name] = sums[name] + value if name in sums else value
+            survivors += counted
+        if len(survivors) < quorum:
+            raise quorum_lost(len(survivors), len(sites), quorum, abstained)
+        yield total(sums, tuple(survivors), abstained)
+
+    def site_half(self) -> PlainSite:
+        """The site's side, which remembers nothing."""
+        return PlainSite()
+
+
+class PlainSite:
+    """Weighs, and adds up the sites of its own process."""
+
+    def contribute(self, contribution: Contribution, request: Request) -> Iterator[Reply]:
+        """One reply for all K sites: the partial sum of their weighed terms."""
+        arrays = {
+            f"{term}/{name}": value
+            for term, content in contribution.terms.items()
+            for name, value in weighed_sum(content).items()
+        }
+        message = reply_to(request, CONTRIBUTE, arrays, abstained=dict(contribution.abstained))
+        yield Reply(sites=contribution.sites, message=message)
+
+    def stages(self) -> Mapping[str, StageMethod]:
+        """No other stage."""
+        return {}
+
+
+def reply_to(request: Request, stage: str, arrays: Arrays, **meta: Json) -> Message:
+    """The message that answers `request` in a stage: it repeats what was asked, so that a late one is recognised."""
+    asked = request.message.meta
+    return Message(stage=stage, meta={"task": asked["task"], "round": asked["round"]["index"], **meta}, arrays=arrays)
+
+
+def answers_to(reply: Reply, request: Request) -> bool:
+    """Whether a reply belongs to this request's stage, task and round (any attempt: those bytes are the same)."""
+    asked, meta = request.message, reply.message.meta
+    return (
+        reply.message.stage == asked.stage
+        and meta.get("task") == asked.meta["task"]
+        and meta.get("round") == asked.meta["round"]["index"]
+    )
+
+
+def quorum_lost(survivors: int, asked: int, quorum: int, abstained: Mapping[str, str]) -> QuorumLost:
+    """The error that says who is missing and why."""
+    reasons = "".join(f"; {site}: {reason}" for site, reason in sorted(abstained.items())[:10])
+    return QuorumLost(
+        f"{survivors} of {asked} sites contributed, and participation.quorum is {quorum}{reasons}: bring sites back, or lower it"
+    )
+
+
+def total(sums: Arrays, survivors: tuple[str, ...], abstained: Mapping[str, str]) -> Total:
+    """A Total from flat names `term/name`."""
+    terms: dict[str, Arrays] = {}
+    weights: dict[str, float] = {}
+    for flat, value in sums.items():
+        term, name = flat.split("/", 1)
+        if name == WEIGHT:
+            weights[term] = float(value)
+            terms.setdefault(term, {})
+        else:
+            terms.setdefault(term, {})[name] = value
+    return Total(sums=terms, weights=weights, survivors=survivors, abstained=abstained)
+
+
+def _fault(arrays: Arrays, sums: Arrays) -> str:
+    """Why a reply cannot be added, or an empty string."""
+    if sums and (arrays.keys() != sums.keys() or any(arrays[n].shape != sums[n].shape for n in sums)):
+        return "its arrays have other names or shapes than those of the other sites"
+    for name, value in arrays.items():
+        if not torch.isfinite(value).all():
+            return f"a non-finite value in {name}"
+    return ""

@@ -1,0 +1,1 @@
+"""Tables, splits by patient, partitions and datasets."""

@@ -1,0 +1,154 @@
+"""Clinical tables as text: cells of a CSV file to numbers and level indices."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wardround.errors import DataError
+from wardround.types import Column
+
+GAPS = frozenset({"", "?", "na", "nan"})
+"""What stands for 'not measured', in any case of letters."""
+
+
+def read_rows(path: Path, columns: tuple[Column, ...]) -> tuple[NDArray[np.float64], list[dict[str, str]]]:
+    """Read a CSV file whose header has at least the given columns, in any order.
+
+    Args:
+        path: a comma-separated file in UTF-8, a header in its first row; empty lines are skipped.
+        columns: what to read; other columns of the file are kept as text alone.
+
+    Returns:
+        Features, float64 [n, len(columns)] (NaN where a cell is empty, NA, NaN, ? or one of the column's missing codes;
+        level indices for categorical columns), and every row as text, by header name. A file with a header alone
+        gives n = 0.
+
+    Raises:
+        DataError: the file cannot be read, has no header, lacks a column or names one twice, a row has too many or
+            too few cells, or a cell is not a number or not one of the column's codes.
+    """
+    lines = read_lines(path)
+    try:
+        _, header = next(lines)
+    except StopIteration:
+        names = ", ".join(column.name for column in columns)
+        raise DataError(f"{path} is empty: expected a header with the columns {names}") from None
+    header = [name.strip() for name in header]
+    positions = [_position(path, header, column.name) for column in columns]
+    readers = [cell_reader(column) for column in columns]
+    values: list[list[float]] = []
+    texts: list[dict[str, str]] = []
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise DataError(f"{path}, line {line}: {len(cells)} cells, and the header has {len(header)}")
+        values.append(
+            [
+                read_cell(path, line, column, reader, cells[position])
+                for column, reader, position in zip(columns, readers, positions, strict=True)
+            ]
+        )
+        texts.append(dict(zip(header, cells, strict=True)))
+    return np.array(values, dtype=np.float64).reshape(len(values), len(columns)), texts
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file with their line numbers (from 1), without empty ones.
+
+    Raises:
+        DataError: the file is absent, is not UTF-8 text, or is not CSV.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, cells
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}: give the path of a CSV file") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
+
+
+def read_cell(path: Path, line: int, column: Column, reader: Callable[[str], float], text: str) -> float:
+    """One cell's value; a DataError of `reader` gains the file, the line and the column's name."""
+    try:
+        return reader(text)
+    except DataError as error:
+        raise DataError(f"{path}, line {line}, column '{column.name}': {error}") from error
+
+
+def cell_reader(column: Column) -> Callable[[str], float]:
+    """A function from a cell's text to its value: a finite number or a level's index, NaN for a gap.
+
+    A categorical code is compared as text and then as a number, so that '3' and '3.0' are the same code. The function
+    raises DataError for anything else.
+    """
+    return _category_reader(column) if column.kind == "categorical" else _number_reader(column)
+
+
+def _number_reader(column: Column) -> Callable[[str], float]:
+    missing = frozenset(column.missing_codes)
+
+    def read(text: str) -> float:
+        text = text.strip()
+        if text.lower() in GAPS:
+            return math.nan
+        value = _number(text)
+        if not math.isfinite(value):
+            raise DataError(f"{text!r} is not a finite number: write a number with a decimal point, or leave it empty")
+        return math.nan if value in missing else value
+
+    return read
+
+
+def _category_reader(column: Column) -> Callable[[str], float]:
+    missing = frozenset(column.missing_codes)
+    by_text = {level: float(index) for index, level in enumerate(column.levels)}
+    by_number = {_number(level): index for level, index in by_text.items() if math.isfinite(_number(level))}
+
+    def read(text: str) -> float:
+        text = text.strip()
+        if text in by_text:
+            return by_text[text]
+        if text.lower() in GAPS:
+            return math.nan
+        number = _number(text)
+        if number in missing:
+            return math.nan
+        if number not in by_number:
+            raise DataError(f"{text!r} is not one of the codes {', '.join(column.levels)}; leave it empty if unknown")
+        return by_number[number]
+
+    return read
+
+
+def _number(text: str) -> float:
+    """The number that `text` writes, NaN where it writes none."""
+    try:
+        # Python would read '1_0' as 10
+        return math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan
+
+
+def _position(path: Path, header: Sequence[str], name: str) -> int:
+    count = header.count(name)
+    if count == 1:
+        return header.index(name)
+    if count > 1:
+        raise DataError(f"{path}: the header names the column '{name}' {count} times: keep one")
+    lower = {other.lower(): other for other in header}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    hint = (
+        f"is '{lower[close[0]]}' meant? Rename it, or add the column"
+        if close
+        else f"the header has {', '.join(header)}"
+    )
+    raise DataError(f"{path}: the column '{name}' is missing: {hint}")

@@ -1,0 +1,1 @@
+"""The one round loop, and what a hospital does at each stage."""

@@ -1,0 +1,357 @@
+"""The one loop: draw a round, collect a Total through the channel, apply the rules, commit, tell who was counted.
+
+The figures of the model after round t travel with the contributions of round t + 1, so a round is one exchange.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from wardround import streams
+from wardround.aggregation import registry as aggregation
+from wardround.algorithms import registry as algorithms
+from wardround.config.job import Job
+from wardround.data.preprocess import Preprocessing
+from wardround.errors import QuorumLost, RunError
+from wardround.federation import messages
+from wardround.federation.metering import Metered
+from wardround.federation.preprocess import fit_preprocessing
+from wardround.federation.site import Network
+from wardround.store.run import Run
+from wardround.training.metrics import ScoreTable, measure
+from wardround.types import Arrays, Channel, Description, Engine, Json, Message, Request, Round, Server, Total, Work
+
+Listener = Callable[[Mapping[str, Json]], None]
+"""Called with one mapping an event: `event` is `setup`, `round` or `selected`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A trained federation.
+
+    Attributes:
+        server: the server after the selected round.
+        preprocessing: fitted from the sites' sums, or None for data that need none.
+        network: the model as the server knows it.
+        selected: rounds completed when the kept model was made.
+        max_weight: public bound of a site's rows.
+        executor, reason: how sites were trained, and why so.
+        bytes_up, bytes_down, seconds: over the whole run, setup included.
+    """
+
+    server: Server
+    preprocessing: Preprocessing | None
+    network: Network
+    selected: int
+    max_weight: float
+    executor: str
+    reason: str
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+
+
+class Federation:
+    """The server's side of one run.
+
+    Args:
+        job: the run.
+        engine: how sites are reached.
+        channel: how contributions are protected.
+        description: what the dataset is, without records.
+        run: the folder that every round is committed to; a run with commits is resumed.
+        listener: told of progress.
+        preprocessing: one already fitted, for a baseline that must see the same features; None fits it from the sites.
+    """
+
+    def __init__(
+        self, job: Job, engine: Engine, channel: Channel, description: Description, run: Run,
+        listener: Listener = lambda event: None, preprocessing: Preprocessing | None = None,
+    ) -> None:  # fmt: skip
+        self.job, self.engine, self.channel = job, Metered(engine), channel
+        self._description, self._run, self._listen = description, run, listener
+        self._given = preprocessing
+        self._server_rule = algorithms.server_rule(job.algorithm)
+        self._aggregate = aggregation.build(job.aggregation)
+        self._keys = streams.site_keys(self.engine.sites)
+        self._deadline = job.participation.deadline_seconds
+        self._max_weight = 1.0
+        self._counted: dict[str, int] = {}
+        self._spent = 0.0
+        self._began = time.perf_counter()
+
+    # ------------------------------------------------------------------------------------------------ setting up
+
+    def train(self) -> Outcome:
+        """Train to the end, from the start or from the last commit.
+
+        Raises:
+            QuorumLost: a round had too few sites in every attempt.
+            RunError: the folder belongs to a run with other executors or chunks.
+        """
+        server = self._begin() if self._run.completed is None else self._resume()
+        for index in range(self._completed, self.job.training.rounds):
+            server = self._one_round(server, index)
+        return self._select()
+
+    def _begin(self) -> Server:
+        population = self.engine.sites
+        rows: dict[str, int] = {}
+        request = Request(message=Message(stage=messages.ENROL))
+        for reply in self.engine.ask(request, population, self._deadline):
+            rows |= dict(zip(reply.sites, reply.message.arrays["rows"].tolist(), strict=True))
+        quorum = self._quorum(len(population))
+        if len(rows) < quorum:
+            raise QuorumLost(
+                f"{len(rows)} of {len(population)} sites answered at the start, and the quorum is {quorum}"
+            )
+        bound = self.job.aggregation.max_weight
+        self._max_weight = bound if bound is not None else float(2 ** math.ceil(math.log2(max(*rows.values(), 1, 1))))
+        above = sorted(site for site, n in rows.items() if n > self._max_weight)
+        if above:
+            raise RunError(
+                f"aggregation.max_weight = {self._max_weight:g} is below the rows of {', '.join(above[:5])}: raise it"
+            )
+        columns = self._description.columns
+        self._preprocessing = self._given
+        if columns and self._preprocessing is None:
+            self._preprocessing = fit_preprocessing(
+                self.engine, self.channel, columns, self.job.data.preprocessing, self._round(-1, len(population)),
+                deadline=self._deadline, quorum=quorum,
+            )  # fmt: skip
+        self._prepare()
+        server = self._initial()
+        first = {
+            "max_weight": self._max_weight,
+            "preprocessing": self._preprocessing.to_json() if self._preprocessing else None,
+            "executor": self._executor,
+            "reason": self._reason,
+            **self._spending(),
+        }
+        self._run.commit(0, first, server, (), {})
+        self._completed = 0
+        self._tell("setup")
+        return server
+
+    def _resume(self) -> Server:
+        records = self._run.records
+        first = records[0]
+        self._max_weight = first["max_weight"]
+        stored = first["preprocessing"]
+        self._preprocessing = None if stored is None else Preprocessing.from_json(stored)
+        self._prepare()
+        if (first["executor"], first["reason"]) != (self._executor, self._reason):
+            raise RunError(
+                f"{self._run.path}: sites trained as '{first['reason']}', and now as '{self._reason}': a resumed run keeps it"
+            )
+        server, sites, states = self._run.restore()
+        self.engine.restore(sites, states)
+        for index, record in enumerate(records[1:]):
+            self._counted |= dict.fromkeys(self._participants(record), index)
+        self._completed = len(records) - 1
+        last = records[-1]
+        self.engine.up, self.engine.down, self._spent = last["bytes_up"], last["bytes_down"], last["seconds"]
+        self._began = time.perf_counter()
+        self._tell("setup")
+        return server
+
+    def _prepare(self) -> None:
+        stored = self._preprocessing.to_json() if self._preprocessing else None
+        request = Request(message=Message(stage=messages.PREPARE, meta={"preprocessing": stored}))
+        kinds: dict[str, str] = {}
+        for reply in self.engine.ask(request, self.engine.sites, self._deadline):
+            kinds[reply.message.meta["executor"]] = reply.message.meta["reason"]
+        self._executor, self._reason = " and ".join(sorted(kinds)), "; ".join(kinds.values())
+        shape = (len(self._preprocessing.names),) if self._preprocessing else self._description.shape
+        self.network = Network(self.job, shape, len(self._description.classes), torch.device("cpu"))
+
+    def _initial(self) -> Server:
+        model = self.network.shared
+        return Server(model=model, rule=self.network.rule.broadcast(model), optimizer=self._server_rule.initial(model))
+
+    # ------------------------------------------------------------------------------------------------ one round
+
+    def _one_round(self, server: Server, index: int) -> Server:
+        asked = self._cohort(index)
+        round = self._round(index, len(asked))
+        total = self._collect(round, server, asked)
+        moved = self._server_rule.apply(server, total, round)
+        server = self.network.rule.absorb(moved, total, round)
+        self._counted |= dict.fromkeys(total.survivors, index)
+        sites, states = self.engine.journal(index, total.survivors)
+        everyone = len(asked) == len(self.engine.sites)
+        counted = set(total.survivors)
+        record = {
+            "round": index,
+            "cohort": "all" if everyone else list(asked),
+            "missing": [] if len(counted) == len(asked) else [site for site in asked if site not in counted],
+            "abstained": dict(total.abstained),
+            "train_loss": _ratio(total, "training"),
+            "validation": self._validation(total, index),
+            **self._spending(),
+        }
+        done = index + 1
+        best = self._best([*self._run.records, record])
+        self._run.commit(done, record, server, sites, states, keep=() if best is None else (best,))
+        self._completed = done
+        self._tell("round", **record, survivors=len(total.survivors), asked=len(asked))
+        return server
+
+    def _collect(self, round: Round, server: Server, asked: tuple[str, ...]) -> Total:
+        quorum = self._quorum(len(asked))
+        arrays = messages.server_arrays(server)
+        while True:
+            request = messages.ask_for(messages.TRAIN, round, arrays, self._counted)
+            try:
+                return self._aggregate.combine(
+                    self.channel.collect(self.engine, request, asked, self._deadline, quorum)
+                )
+            except QuorumLost as lost:
+                if round.attempt + 1 >= self.job.participation.attempts:
+                    raise QuorumLost(f"round {round.index}, after {round.attempt + 1} attempts: {lost}") from lost
+                self._tell("retry", round=round.index, attempt=round.attempt + 1, cause=str(lost))
+                round = round.retried()
+
+    def _cohort(self, index: int) -> tuple[str, ...]:
+        sites, spec = self.engine.sites, self.job.participation
+        size = spec.count if spec.count is not None else max(1, round(spec.fraction * len(sites)))
+        return streams.cohort(sites, self._keys, size, seed=self.job.seed, round=index)
+
+    def _quorum(self, asked: int) -> int:
+        return self.job.participation.quorum if self.job.participation.quorum is not None else min(2, asked)
+
+    def _round(self, index: int, cohort: int) -> Round:
+        training = self.job.training
+        epochs = training.local_epochs if training.local_epochs or training.local_steps else 1
+        work = Work(
+            steps=training.local_steps,
+            epochs=epochs,
+            batch_size=training.batch_size,
+            learning_rate=training.optimizer.learning_rate,
+        )
+        every = self.job.evaluation.every
+        return Round(
+            index=index,
+            population=len(self.engine.sites),
+            cohort=cohort,
+            work=work,
+            seed=self.job.seed,
+            max_weight=self._max_weight,
+            evaluate=index > 0 and index % every == 0,
+        )
+
+    # ------------------------------------------------------------------------------------------------ figures, selection
+
+    def _validation(self, total: Total, completed: int) -> dict[str, Any] | None:
+        """Figures of the model that the sites received, that is, after `completed` rounds."""
+        sums = total.sums.get("validation")
+        if not sums or float(sums["rows"]) == 0.0:
+            return None
+        found: dict[str, Any] = {
+            "completed": completed,
+            "rows": int(sums["rows"]),
+            "loss": float(sums["loss"] / sums["rows"]),
+        }
+        if "positives" in sums:
+            table = ScoreTable.from_histogram(*(sums[n].numpy() for n in ("positives", "negatives", "score_sums")))
+            figures = measure(table, 0.5)
+            found |= {name: figures[name] for name in ("auroc", "accuracy", "balanced_accuracy") if name in figures}
+        return found
+
+    def _best(self, records: list[dict[str, Any]]) -> int | None:
+        """Rounds completed of the best model that has validation figures so far."""
+        how = self.job.evaluation.select
+        known = [r["validation"] for r in records if r.get("validation")]
+        if how == "last" or not known:
+            return None
+        if how == "auroc":
+            ranked = [(-v["auroc"], v["completed"]) for v in known if "auroc" in v]
+        else:
+            ranked = [(v["loss"] if math.isfinite(v["loss"]) else math.inf, v["completed"]) for v in known]
+        return min(ranked)[1] if ranked else None
+
+    def _select(self) -> Outcome:
+        rounds = self.job.training.rounds
+        server, sites, states = self._run.restore()
+        final = self._run.read_json("final.json") if (self._run.path / "final.json").exists() else None
+        if final is None:
+            round = self._round(rounds, len(self.engine.sites))
+            request = messages.ask_for(
+                messages.EVALUATE, round, messages.server_arrays(server), self._counted, splits=["validation"]
+            )
+            quorum = self._quorum(len(self.engine.sites))
+            totals = self.channel.collect(self.engine, request, self.engine.sites, self._deadline, quorum)
+            final = {"validation": self._validation(self._aggregate.combine(totals), rounds), **self._spending()}
+            self._run.write_json("final.json", final)
+        best = self._best([*self._run.records, final])
+        selected = rounds if best is None else best
+        server, sites, states = self._run.restore(selected)
+        self.engine.restore(sites, states)
+        self._tell("selected", completed=selected)
+        return Outcome(
+            server=server,
+            preprocessing=self._preprocessing,
+            network=self.network,
+            selected=selected,
+            max_weight=self._max_weight,
+            executor=self._executor,
+            reason=self._reason,
+            bytes_up=final["bytes_up"],
+            bytes_down=final["bytes_down"],
+            seconds=final["seconds"],
+        )
+
+    def overlay_average(self, outcome: Outcome) -> Arrays:
+        """The mean, over sites, of what stays at them: for a stranger. {} where nothing stays."""
+        if not self.network.local:
+            return {}
+        round = self._round(self.job.training.rounds, len(self.engine.sites))
+        request = messages.ask_for(messages.OVERLAY, round, {})
+        quorum = self._quorum(len(self.engine.sites))
+        totals = self.channel.collect(self.engine, request, self.engine.sites, self._deadline, quorum)
+        return self._aggregate.combine(totals).mean("overlay")
+
+    def history(self) -> list[dict[str, Any]]:
+        """One entry a round: training loss, the validation figures of the model *after* it, and what it cost so far."""
+        records = self._run.records[1:]
+        final = self._run.read_json("final.json")
+        figures = {v["completed"]: v for v in (r.get("validation") for r in [*records, final]) if v}
+        return [
+            {
+                "completed": i + 1,
+                "train_loss": record["train_loss"],
+                "validation": figures.get(i + 1),
+                "bytes_up": record["bytes_up"],
+                "bytes_down": record["bytes_down"],
+                "seconds": record["seconds"],
+                "cohort": len(self._asked(record)),
+                "survivors": len(self._participants(record)),
+                "abstained": record["abstained"],
+            }
+            for i, record in enumerate(records)
+        ]
+
+    def _asked(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        return self.engine.sites if record["cohort"] == "all" else tuple(record["cohort"])
+
+    def _participants(self, record: Mapping[str, Any]) -> list[str]:
+        missing = set(record["missing"])
+        return [site for site in self._asked(record) if site not in missing]
+
+    def _spending(self) -> dict[str, Any]:
+        seconds = self._spent + time.perf_counter() - self._began
+        return {"bytes_up": self.engine.up, "bytes_down": self.engine.down, "seconds": seconds}
+
+    def _tell(self, event: str, **facts: Json) -> None:
+        self._listen({"event": event, "rounds": self.job.training.rounds, **facts})
+
+
+def _ratio(total: Total, term: str) -> float | None:
+    sums = total.sums.get(term)
+    return float(sums["loss"] / sums["rows"]) if sums and float(sums["rows"]) > 0 else None

@@ -1,0 +1,269 @@
+"""What a hospital does at each stage. One host serves the sites of its process: one at a hospital, many in a simulation.
+
+A site's half of a round runs: evaluate the incoming model, train, let the rule finish, abstain where the update is not
+finite, write the result ahead, then hand it to the channel, which weighs and protects it. A site's new state stays pending
+until a later request says that its contribution was counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from wardround.algorithms import registry as algorithms
+from wardround.config.job import Job
+from wardround.data import preprocess
+from wardround.data.preprocess import Preprocessing
+from wardround.errors import ConfigError, MessageError
+from wardround.federation import messages
+from wardround.federation.records import Records
+from wardround.models import registry as models
+from wardround.store.states import SiteStates
+from wardround.training.evaluate import Evaluator, figures
+from wardround.training.executors import Sequential, Stacked
+from wardround.training.loss import positive_probability
+from wardround.training.probe import Probe, probe
+from wardround.types import (
+    LOCAL,
+    Arrays,
+    Contribution,
+    Executor,
+    Message,
+    ModelState,
+    Reply,
+    Request,
+    Round,
+    SiteHalf,
+    Split,
+    Term,
+)
+
+
+class Network:
+    """The model as this process runs it: module, executor, evaluator, and what of it stays at a site.
+
+    Args:
+        job: the run.
+        shape: shape of one prepared row.
+        classes: label classes.
+        device: where it runs.
+    """
+
+    def __init__(self, job: Job, shape: tuple[int, ...], classes: int, device: torch.device) -> None:
+        dtype = torch.float64 if job.training.dtype == "float64" else torch.float32
+        self.module = models.build(job.model, shape, classes, seed=job.seed, dtype=dtype).to(device)
+        self.rule = algorithms.local_rule(job.algorithm)
+        whole = models.state_of(self.module)
+        names = [*whole.params, *whole.buffers]
+        self.local = algorithms.local_names(job.model.local, self.rule, models.owners(self.module), names)
+        self.shared = ModelState(
+            params={n: v for n, v in whole.params.items() if n not in self.local},
+            buffers={n: v for n, v in whole.buffers.items() if n not in self.local},
+        )
+        stays = {LOCAL + n: v for n, v in {**whole.params, **whole.buffers}.items() if n in self.local}
+        self.initial_state: Arrays = {**self.rule.initial(self.shared), **stays}
+        self.parameters = sum(v.numel() for v in whole.params.values())
+        self._job, self._shape = job, shape
+
+    @cached_property
+    def _choice(self) -> tuple[Probe, bool, str]:
+        found = probe(self.module, self._shape)
+        return found, *choose_executor(self._job, found)
+
+    @property
+    def reason(self) -> str:
+        """Why this executor, in words."""
+        return self._choice[2]
+
+    @cached_property
+    def executor(self) -> Executor:
+        """How sites are trained; the first use probes the module."""
+        found, stackable, _ = self._choice
+        return (Stacked if stackable else Sequential)(self.module, self._job.training.optimizer, found)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """How rows are scored."""
+        return Evaluator(self.module, stackable=self._choice[1])
+
+
+def choose_executor(job: Job, found: Probe) -> tuple[bool, str]:
+    """Whether to stack, and why, in words."""
+    if job.engine.executor == "sequential":
+        return False, "sequential: engine.executor asks for it"
+    if job.engine.executor == "stacked" and not found.stackable:
+        raise ConfigError(
+            f"engine.executor = stacked, but this model cannot be: {found.reason}; use auto or sequential"
+        )
+    return found.stackable, found.reason
+
+
+class Host:
+    """The sites of one process.
+
+    Args:
+        job: the run; every site holds the same.
+        records: the sites' rows.
+        states: what each site keeps between rounds.
+        half: the site's side of the channel.
+        device: where training runs.
+    """
+
+    def __init__(self, job: Job, records: Records, states: SiteStates, half: SiteHalf, device: torch.device) -> None:
+        self.job, self.records, self.states = job, records, states
+        self._half, self._device = half, device
+        self._network: Network | None = None
+        self.own: dict[str, Preprocessing] = {}
+
+    @property
+    def network(self) -> Network:
+        """The model, once `prepare` was received."""
+        if self._network is None:
+            raise MessageError("a task came before `prepare`: the server must send the preprocessing first")
+        return self._network
+
+    def answer(self, request: Request, sites: tuple[str, ...]) -> Iterator[Reply]:
+        """Answer one request for `sites`.
+
+        Raises:
+            MessageError: a stage or a task that this site does not know.
+        """
+        stage = request.message.stage
+        if stage == messages.CONTRIBUTE:
+            yield from self._contribute(request, sites)
+            return
+        direct = {messages.ENROL: self._enrol, messages.PREPARE: self._prepare, messages.RELEASE: self._release}
+        method = direct.get(stage) or self._half.stages().get(stage)
+        if method is None:
+            raise MessageError(f"stage {stage!r} is unknown here: server and site run different versions or channels")
+        yield from method(sites, request)
+
+    # ------------------------------------------------------------------------------------------------ direct questions
+
+    def _enrol(self, sites: tuple[str, ...], request: Request) -> Iterator[Reply]:
+        rows = torch.from_numpy(self.records.count(sites, "train"))
+        yield Reply(sites=sites, message=Message(stage=messages.ENROL, arrays={"rows": rows}), stacked=True)
+
+    def _prepare(self, sites: tuple[str, ...], request: Request) -> Iterator[Reply]:
+        """Receive the preprocessing, turn rows into tensors and build the model: once a process."""
+        if self._network is None:
+            stored = request.message.meta["preprocessing"]
+            shared = None if stored is None else Preprocessing.from_json(stored)
+            if shared is not None and self.job.data.preprocessing.standardize == "site":
+                self.own = {site: self._fit_alone(site, shared) for site in self.records.origins}
+            dtype = torch.float64 if self.job.training.dtype == "float64" else torch.float32
+            self.records.prepare(shared, self.own, device=self._device, dtype=dtype)
+            classes = len(self.records.description.classes)
+            self._network = Network(self.job, self.records.row_shape, classes, self._device)
+        meta = {"executor": self.network.executor.name, "reason": self.network.reason}
+        yield Reply(sites=sites, message=Message(stage=messages.PREPARE, meta=meta))
+
+    def _fit_alone(self, site: str, shared: Preprocessing) -> Preprocessing:
+        columns, spec = self.records.description.columns, self.job.data.preprocessing
+        rows = self.records.raw_training_of_origin(site)
+        first = preprocess.first_statistics(columns, rows)
+        second = preprocess.second_statistics(columns, rows, preprocess.column_means(first))
+        return preprocess.fit(columns, first, second, spec, gaps=shared.gaps)
+
+    def _release(self, sites: tuple[str, ...], request: Request) -> Iterator[Reply]:
+        """Row scores and labels of a split: only a process that holds all records is ever asked."""
+        split: Split = request.message.meta["split"]
+        server = messages.server_from(self._here(request.message.arrays))
+        states = self._read(sites)
+        logits, labels, owner = self.network.evaluator.logits(server.model, states, self.records.rows(sites, split))
+        scores = positive_probability(logits).cpu()
+        for k, site in enumerate(sites):
+            mine = torch.from_numpy(owner == k)
+            arrays = {"scores": scores[mine], "labels": labels.cpu()[mine]}
+            yield Reply(sites=(site,), message=Message(stage=messages.RELEASE, meta={"split": split}, arrays=arrays))
+
+    # ------------------------------------------------------------------------------------------------ additive tasks
+
+    def _contribute(self, request: Request, sites: tuple[str, ...]) -> Iterator[Reply]:
+        message = request.message
+        round = messages.round_from(message.meta)
+        task = message.meta["task"]
+        if task == messages.STATISTICS:
+            yield from self._half.contribute(self._statistics(sites, message), request)
+            return
+        counted = request.facts.get("counted", {})
+        self.states.settle(sites, counted, round.index if task == messages.TRAIN else -1)
+        if task == messages.TRAIN:
+            written = self.states.staged_reply(round.index)
+            contribution = messages.contribution_from(written) if written else self._train(sites, message, round)
+        elif task == messages.EVALUATE:
+            server = messages.server_from(self._here(message.arrays))
+            states = self._read(sites)
+            terms = {split: self._figures(server.model, states, sites, split) for split in message.meta["splits"]}
+            contribution = Contribution(sites=sites, terms=terms)
+        elif task == messages.OVERLAY:
+            rows = torch.from_numpy(self.records.count(sites, "train")).double()
+            kept = {n.removeprefix(LOCAL): v for n, v in self._read(sites).items() if n.startswith(LOCAL)}
+            contribution = Contribution(
+                sites=sites, terms={"overlay": Term(arrays=kept, weights=rows, maximum=round.max_weight)}
+            )
+        else:
+            raise MessageError(f"task {task!r} is unknown here: server and site run different versions")
+        yield from self._half.contribute(contribution, request)
+
+    def _train(self, sites: tuple[str, ...], message: Message, round: Round) -> Contribution:
+        network = self.network
+        server = messages.server_from(self._here(message.arrays))
+        states = self._read(sites)
+        terms: dict[str, Term] = {}
+        if round.evaluate:
+            terms["validation"] = self._figures(server.model, states, sites, "validation")
+        data = self.records.rows(sites, "train")
+        trained = network.executor.train(network.rule, server, states, data, round)
+        rows = torch.from_numpy(data.count).double()
+        works = (rows > 0).double()
+        by_rows = self.job.algorithm.weighting == "samples"
+        for name, arrays in trained.terms.items():
+            if name in ("step", "buffers") and by_rows:
+                terms[name] = Term(arrays=arrays, weights=rows, maximum=round.max_weight)
+            else:
+                terms[name] = Term(arrays=arrays, weights=works, maximum=1.0)
+        loss = torch.where(rows > 0, trained.loss * rows, torch.zeros_like(rows))
+        terms["training"] = Term(arrays={"loss": loss, "rows": rows}, weights=works, maximum=1.0)
+        contribution, good = messages.without_non_finite(Contribution(sites=sites, terms=terms))
+        good = good & _finite(trained.states, len(sites))
+        whole = bool(good.all())
+        staged = sites if whole else tuple(s for s, fine in zip(sites, good.tolist(), strict=True) if fine)
+        kept = trained.states if whole else {n: v[good.to(v.device)] for n, v in trained.states.items()}
+        self.states.stage(round.index, staged, kept, reply=messages.contribution_message(contribution))
+        return contribution
+
+    def _figures(self, model: ModelState, states: Arrays, sites: tuple[str, ...], split: Split) -> Term:
+        logits, labels, owner = self.network.evaluator.logits(model, states, self.records.rows(sites, split))
+        arrays = figures(logits, labels, owner, sites=len(sites), bins=self.job.evaluation.bins)
+        return Term(arrays=arrays, weights=torch.ones(len(sites), dtype=torch.float64), maximum=1.0)
+
+    def _statistics(self, sites: tuple[str, ...], message: Message) -> Contribution:
+        columns = self.records.description.columns
+        mean = message.arrays.get("mean")
+        each = []
+        for site in sites:
+            rows = self.records.raw_training(site)
+            if mean is None:
+                each.append(preprocess.first_statistics(columns, rows))
+            else:
+                each.append(preprocess.second_statistics(columns, rows, mean.numpy()))
+        arrays = {name: torch.from_numpy(np.stack([one[name] for one in each])) for name in each[0]}
+        ones = torch.ones(len(sites), dtype=torch.float64)
+        return Contribution(sites=sites, terms={"statistics": Term(arrays=arrays, weights=ones, maximum=1.0)})
+
+    def _read(self, sites: tuple[str, ...]) -> Arrays:
+        return self.states.read(sites, self.network.initial_state)
+
+    def _here(self, arrays: Mapping[str, torch.Tensor]) -> Arrays:
+        return {name: value.to(self._device) for name, value in arrays.items()}
+
+
+def _finite(states: Arrays, sites: int) -> torch.Tensor:
+    good = torch.ones(sites, dtype=torch.bool)
+    for value in states.values():
+        good &= torch.isfinite(value.reshape(sites, -1)).all(1).cpu()
+    return good

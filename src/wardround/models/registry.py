@@ -1,0 +1,71 @@
+"""The table of networks, and how one is built the same at every site."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from wardround import streams
+from wardround.config.job import ModelSpec
+from wardround.config.plugins import construct, resolve
+from wardround.errors import ConfigError
+from wardround.types import ModelState
+
+MODELS = {
+    "logistic": "wardround.models.logistic:Logistic",
+    "mlp": "wardround.models.mlp:MLP",
+    "cnn": "wardround.models.cnn:CNN",
+}
+
+
+def build(spec: ModelSpec, shape: Sequence[int], classes: int, *, seed: int, dtype: torch.dtype) -> nn.Module:
+    """The network, with initial weights that depend on the seed alone.
+
+    Args:
+        spec: the job's `model`.
+        shape: shape of one row's features: (n,) for a table, (channels, height, width) for a picture.
+        classes: number of label classes, at least 2; two classes need a single output.
+        seed: the run's seed.
+        dtype: of the parameters.
+
+    Raises:
+        ConfigError: an unknown name, options that do not fit, or an object that is no nn.Module.
+    """
+    factory = resolve(spec.name, MODELS, "model.name")
+    inputs: int | tuple[int, ...] = shape[0] if len(shape) == 1 else tuple(shape)
+    offered = {"inputs": inputs, "outputs": 1 if classes == 2 else classes}
+    options: dict[str, Any] = {**{k: v for k, v in offered.items() if _accepts(factory, k)}, **spec.options}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(streams.key("model", seed) % 2**63)
+        module = construct(factory, options, f"model.options of {spec.name}")
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"model.name = {spec.name!r}: expected an nn.Module, got {type(module).__name__}")
+    return module.to(dtype)
+
+
+def _accepts(factory: Any, name: str) -> bool:
+    try:
+        return name in inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def state_of(module: nn.Module) -> ModelState:
+    """The trainable parameters and the floating-point buffers of a module, detached copies."""
+    return ModelState(
+        params={n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad},
+        buffers={n: b.detach().clone() for n, b in module.named_buffers() if b.is_floating_point()},
+    )
+
+
+def owners(module: nn.Module) -> dict[str, nn.Module]:
+    """Which submodule owns each parameter and buffer, by full name."""
+    found: dict[str, nn.Module] = {}
+    for prefix, child in module.named_modules():
+        for name, _ in [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]:
+            found[f"{prefix}.{name}" if prefix else name] = child
+    return found

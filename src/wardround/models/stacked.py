@@ -1,0 +1,13 @@
+"""Layers of K sites at once: the same mathematics as `torch.nn`, with a leading site axis on parameters and rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wardround.types import Arrays
+
+
+def linear(params: Arrays, name: str, x: Tensor) -> Tensor:
+    """`nn.Linear` of K sites: x [K, b, in], weight [K, out, in], bias [K, out] -> [K, b, out]."""
+    return torch.baddbmm(params[f"{name}.bias"].unsqueeze(1), x, params[f"{name}.weight"].transpose(1, 2))

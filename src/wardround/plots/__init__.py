@@ -1,0 +1,32 @@
+"""Figures from tables.
+
+Every figure is a function of a result, as `result.json` holds it, and a theme; it gives None where the result holds
+nothing to draw. matplotlib is imported when a figure is drawn, through its object API alone.
+"""
+
+from __future__ import annotations
+
+from wardround.plots.canvas import render
+from wardround.plots.comparison import comparison
+from wardround.plots.convergence import by_bytes, loss_by_round, ranking_by_round
+from wardround.plots.curves import calibration, roc
+from wardround.plots.overview import overview
+from wardround.plots.partition import partition
+from wardround.plots.sites import by_site
+from wardround.plots.theme import DARK, LIGHT, Theme
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "Theme",
+    "by_bytes",
+    "by_site",
+    "calibration",
+    "comparison",
+    "loss_by_round",
+    "overview",
+    "partition",
+    "ranking_by_round",
+    "render",
+    "roc",
+]

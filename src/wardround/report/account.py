@@ -1,0 +1,129 @@
+"""How the run chose what it chose, and what it does and does not protect, in sentences that its job supports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from wardround.plots.estimate import number
+from wardround.plots.labels import MODELS
+from wardround.types import Json
+
+_SELECTION = {
+    "loss": "the one with the lowest validation loss",
+    "auroc": "the one with the highest validation AUROC",
+    "last": "the last one; no figure chose it",
+}
+_THRESHOLD = {
+    "balanced": "chosen on validation rows only, to maximise balanced accuracy",
+    "accuracy": "chosen on validation rows only, to maximise accuracy",
+}
+
+
+def selection(result: Mapping[str, Json]) -> str:
+    """How the round was chosen whose model is kept."""
+    chosen = ((result.get("job") or {}).get("evaluation") or {}).get("select")
+    how = _SELECTION.get(str(chosen), f"by the rule '{chosen}'")
+    only = "" if chosen == "last" else ", on validation rows only"
+    return (
+        f"The kept model is that of round {result.get('selected_round')} of {result.get('rounds')}: {how}{only}. "
+        "Test rows took no part in it."
+    )
+
+
+def threshold(result: Mapping[str, Json]) -> str:
+    """How the decision threshold was set."""
+    rule = ((result.get("job") or {}).get("evaluation") or {}).get("threshold")
+    if rule in _THRESHOLD:
+        return f"The decision threshold was {_THRESHOLD[rule]}. Test rows took no part in it."
+    return f"The decision threshold is {rule}, fixed in the job before training."
+
+
+def thresholds(result: Mapping[str, Json]) -> list[tuple[str, float]]:
+    """Title of the model and its threshold, as a probability."""
+    given = {model: number((result.get("thresholds") or {}).get(model)) for model in MODELS}
+    return [(MODELS[model], value) for model, value in given.items() if value is not None]
+
+
+def intervals(result: Mapping[str, Json]) -> str:
+    """What the intervals are, and what they leave out."""
+    resamples = ((result.get("job") or {}).get("evaluation") or {}).get("bootstrap")
+    if not resamples:
+        return "The job asked for no resampling, so figures carry no intervals and no difference is claimed."
+    return (
+        f"Intervals are 95 % bootstrap intervals from {resamples} resamples of the test records; a paired difference "
+        "compares both models on the same resamples. They show the chance in which records were tested, not the chance "
+        "in training, and are not adjusted for reading many of them."
+    )
+
+
+def personalised(result: Mapping[str, Json]) -> str:
+    """What personalised figures are; empty where the model is one for all."""
+    if not result.get("personalized"):
+        return ""
+    names = [str(name) for name in (result.get("model") or {}).get("local_names") or ()]
+    kept = f"Each site keeps parts of the model to itself ({', '.join(names)}). " if names else ""
+    if (((result.get("job") or {}).get("data") or {}).get("preprocessing") or {}).get("standardize") == "site":
+        kept += "Each site standardises its columns by its own mean and deviation. "
+    stranger = (
+        "For a site that took no part, an average of the sites' own parts was made through the channel."
+        if result.get("overlay_average")
+        else "The run holds no figures for a site that took no part."
+    )
+    return (
+        f"The figures are personalised. {kept}Pooled figures score each row with its own site's model, so they do not "
+        f"say how the shared part alone would do elsewhere. {stranger}"
+    )
+
+
+def protects(result: Mapping[str, Json]) -> list[str]:
+    """What the way of this run keeps from whom."""
+    if _simulated(result):
+        return [
+            "All sites ran in one process on one machine: that process could read every record. What follows "
+            "describes the messages as they would cross a network.",
+            "Training sends model updates, counts and sums from a site to the server, not records.",
+        ]
+    return ["Training sends model updates, counts and sums from a site to the server, not records."]
+
+
+def does_not_protect(result: Mapping[str, Json]) -> list[str]:
+    """What remains open, sentence by sentence; the plain channel hides nothing from the server."""
+    job = result.get("job") or {}
+    privacy = job.get("privacy") or {}
+    channel = (privacy.get("channel") or {}).get("kind", "plain")
+    if channel == "plain":
+        sentences = [
+            "The channel is plain: the server sees the update of each site, or the sum of the sites that were trained "
+            "together, in the clear. Updates can reveal things about the records behind them (membership inference, "
+            "reconstruction from gradients).",
+            "The sums and counts that fit the preprocessing reach the server in the clear as well.",
+        ]
+    else:
+        sentences = [f"The channel is the plug-in '{channel}'; this report makes no statement about what it protects."]
+    if not privacy.get("dp"):
+        sentences.append(
+            "There is no differential privacy: no bound limits what the model, the updates or these figures tell about "
+            "one patient."
+        )
+    sentences.append(_scores(job, simulated=_simulated(result)))
+    sentences.append(
+        "This page shows counts and figures of single sites, some from few patients. Check them against your own rules "
+        "on small numbers before you pass it on."
+    )
+    if result.get("centralized"):
+        sentences.append(
+            "The centralised baseline merges the records of all sites. It is possible in a simulation only, and says "
+            "nothing about what hospitals may do."
+        )
+    return sentences
+
+
+def _simulated(result: Mapping[str, Json]) -> bool:
+    return bool(((result.get("job") or {}).get("engine") or {}).get("kind", "local") == "local")
+
+
+def _scores(job: Mapping[str, Json], *, simulated: bool) -> str:
+    release = (job.get("evaluation") or {}).get("release_scores")
+    if release or (release is None and simulated):
+        return "For exact pooled figures the sites handed out the score and the label of every test row."
+    return "Scores and labels of test rows stayed at the sites; pooled figures come from summed histograms."

@@ -1,0 +1,77 @@
+"""The report's figures: which there are, what a reader who cannot see them is told, and their bytes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wardround import plots
+from wardround.types import Json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Draw = Callable[[Mapping[str, Json], plots.Theme], "Figure | None"]
+
+DRAWN: Mapping[str, tuple[Draw, str]] = {
+    "comparison": (plots.comparison, "Dots with 95 % intervals of the pooled test figures of every model."),
+    "sites": (plots.by_site, "Test figures of every site: the federated model against the site's own."),
+    "partition": (plots.partition, "Rows of every site by class and by split."),
+    "loss": (plots.loss_by_round, "Validation loss by completed rounds, the kept round marked."),
+    "ranking": (plots.ranking_by_round, "Validation AUROC or accuracy by completed rounds, the kept round marked."),
+    "communication": (plots.by_bytes, "Validation figure of the federated model by bytes sent so far."),
+    "calibration": (plots.calibration, "Observed frequency by predicted probability; the diagonal is perfect."),
+    "roc": (plots.roc, "Sensitivity by 1 \u2212 specificity; the diagonal is chance."),
+    "overview": (plots.overview, "Convergence and comparison in one picture."),
+}
+"""File stem -> how it is drawn, and its text for those who cannot see it."""
+
+NOT_ON_THE_PAGE = frozenset({"overview"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One figure, ready for the page and the folder.
+
+    Attributes:
+        name: the file's stem.
+        text: what it shows, for those who cannot see it.
+        png: PNG bytes, light.
+        light: SVG as a data URI; empty for a figure that the page leaves out.
+        dark: the same on dark paper.
+        width: CSS pixels.
+        height: CSS pixels.
+    """
+
+    name: str
+    text: str
+    png: bytes
+    light: str
+    dark: str
+    width: int
+    height: int
+
+
+def pictures(result: Mapping[str, Json]) -> dict[str, Picture]:
+    """Every figure that the result has data for."""
+    made = {}
+    for name, (draw, text) in DRAWN.items():
+        figure = draw(result, plots.LIGHT)
+        if figure is None:
+            continue
+        width, height = (round(96 * inches) for inches in figure.get_size_inches())
+        light = dark = ""
+        if name not in NOT_ON_THE_PAGE:
+            light, dark = _uri(figure), _uri(draw(result, plots.DARK))
+        made[name] = Picture(
+            name=name, text=text, png=plots.render(figure, "png"), light=light, dark=dark, width=width, height=height
+        )
+    return made
+
+
+def _uri(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    return "data:image/svg+xml;base64," + base64.b64encode(plots.render(figure, "svg")).decode("ascii")

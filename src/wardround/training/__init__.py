@@ -1,0 +1,1 @@
+"""The only SGD step, its executors, and the figures of a model."""

@@ -1,0 +1,211 @@
+"""The executors: how the sites of a chunk are trained in one process. Stacked and sequential give the same model.
+
+Stacked trains all K sites of a chunk in one set of tensors. Where rows are independent of each other, sites are sorted by
+their number of steps, short batches are padded with rows of weight 0, and the sites still training are a prefix: a view, no
+copy. Where they are not (BatchNorm), sites whose batch has exactly the same size go together. Sequential is the same code
+with K = 1 and the plain module.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wardround import streams
+from wardround.config.job import OptimizerSpec
+from wardround.training import optimizers
+from wardround.training.forward import Forward, hand_stacked, single, vmapped
+from wardround.training.probe import Probe
+from wardround.training.schedule import Plan, plan
+from wardround.training.step import Sites, step
+from wardround.types import LOCAL, Arrays, LocalRule, Progress, Round, Rows, Server, Trained
+
+
+class _Executor:
+    """What both executors share: the module, the optimiser, and how a result is put together."""
+
+    def __init__(self, module: nn.Module, optimizer: OptimizerSpec, probe: Probe) -> None:
+        self.module = module
+        self.optimizer = optimizer
+        self.probe = probe
+        self._counters = {n: b.detach().clone() for n, b in module.named_buffers() if not b.is_floating_point()}
+
+    def _train(
+        self, forward: Forward, rule: LocalRule, server: Server, states: Arrays, data: Rows, round: Round
+    ) -> Trained:
+        sites = len(data.count)
+        steps = plan(data.keys, data.count, round, join_single=not self.probe.independent)
+        order = np.argsort(-steps.steps, kind="stable")
+        params = _with_axis(server.model.params, states, sites, order, trainable=self._trainable())
+        buffers = _with_axis(server.model.buffers, states, sites, order, trainable=self._floating_buffers())
+        counters = {
+            n: value.to(data.features.device).repeat(sites, *[1] * value.dim()) for n, value in self._counters.items()
+        }
+        context = {
+            n: value[torch.from_numpy(order).to(value.device)] for n, value in rule.start(server, states).items()
+        }
+        training = Sites(
+            params=params,
+            buffers={**buffers, **counters},
+            slots=optimizers.start(self.optimizer, params),
+            context=context,
+        )
+        self.module.train()
+        run = _run_prefixes if self.probe.independent else _run_groups
+        losses = run(self, forward, rule, server, training, data, round, steps, order)
+
+        back = torch.from_numpy(np.argsort(order, kind="stable")).to(losses.device)
+        params = {n: value[back] for n, value in params.items()}
+        buffers = {n: value[back] for n, value in buffers.items()}
+        taken = torch.from_numpy(steps.steps).double()
+        progress = Progress(
+            steps=taken,
+            effective_steps=optimizers.effective_steps(self.optimizer, taken),
+            learning_rate=round.work.learning_rate,
+        )
+        own, kept = rule.finish(params, server, states, progress)
+        local = {n: v for n, v in {**params, **buffers}.items() if LOCAL + n in states}
+        terms = {
+            "step": {n: params[n] - value for n, value in server.model.params.items()},
+            "buffers": {n: buffers[n] - value for n, value in server.model.buffers.items()},
+            **own,
+        }
+        return Trained(
+            terms={term: arrays for term, arrays in terms.items() if arrays},
+            states={**kept, **{LOCAL + n: value for n, value in local.items()}},
+            loss=losses[back].cpu() / taken,
+        )
+
+    def _trainable(self) -> list[str]:
+        return [n for n, p in self.module.named_parameters() if p.requires_grad]
+
+    def _floating_buffers(self) -> list[str]:
+        return [n for n, b in self.module.named_buffers() if b.is_floating_point()]
+
+    def _step(
+        self, forward: Forward, rule: LocalRule, server: Server, sites: Sites, data: Rows, round: Round,
+        flat: Tensor, weights: Tensor, number: int,
+    ) -> Tensor:  # fmt: skip
+        k, b = flat.shape
+        index = flat.reshape(-1)
+        return step(
+            forward, rule, server, self.optimizer, sites,
+            data.features.index_select(0, index).view(k, b, *data.features.shape[1:]),
+            data.labels.index_select(0, index).view(k, b),
+            weights,
+            learning_rate=round.work.learning_rate, number=number,
+        )  # fmt: skip
+
+
+def _with_axis(shared: Arrays, states: Arrays, sites: int, order: NDArray[np.int64], *, trainable: list[str]) -> Arrays:
+    """Working copies [K, ...] in training order: the server's values, or the site's own where a name is local."""
+    rows = torch.from_numpy(order)
+    return {
+        name: states[LOCAL + name][rows.to(states[LOCAL + name].device)]
+        if LOCAL + name in states
+        else shared[name].unsqueeze(0).repeat(sites, *[1] * shared[name].dim())
+        for name in trainable
+    }
+
+
+def _run_prefixes(
+    executor: _Executor, forward: Forward, rule: LocalRule, server: Server, training: Sites, data: Rows, round: Round,
+    steps: Plan, order: NDArray[np.int64],
+) -> Tensor:  # fmt: skip
+    """All steps of row-independent modules. Returns the summed losses, float64 [K], in training order."""
+    device = data.features.device
+    counts = steps.counts[:, order]
+    flat = torch.from_numpy(steps.rows[:, order] + data.start[order][:, None]).to(device)
+    places = np.arange(steps.rows.shape[2])
+    share = np.where(places < counts[:, :, None], 1.0 / np.maximum(counts, 1)[:, :, None], 0.0)
+    weights = torch.from_numpy(share).to(device, data.features.dtype)
+    losses = torch.zeros(len(order), dtype=torch.float64, device=device)
+    active = (counts > 0).sum(1)
+    widths = counts.max(1, initial=0)
+    view, shown = training, len(order)
+    for t in range(len(counts)):
+        k, b = int(active[t]), int(widths[t])
+        if k != shown:
+            view, shown = training.first(k), k
+        losses[:k] += executor._step(
+            forward, rule, server, view, data, round, flat[t, :k, :b], weights[t, :k, :b], number=t + 1
+        )
+    return losses
+
+
+def _run_groups(
+    executor: _Executor, forward: Forward, rule: LocalRule, server: Server, training: Sites, data: Rows, round: Round,
+    steps: Plan, order: NDArray[np.int64],
+) -> Tensor:  # fmt: skip
+    """All steps of modules whose rows meet in a batch: sites of exactly equal batch size go together."""
+    device, sites = data.features.device, len(order)
+    counts = steps.counts[:, order]
+    rows = torch.from_numpy(steps.rows[:, order] + data.start[order][:, None]).to(device)
+    losses = torch.zeros(sites, dtype=torch.float64, device=device)
+    for t in range(len(counts)):
+        for size in np.unique(counts[t][counts[t] > 0]):
+            members = np.flatnonzero(counts[t] == size)
+            index = torch.from_numpy(members).to(device)
+            everyone = len(members) == sites
+            part = training if everyone else training.take(index)
+            weights = torch.full((len(members), int(size)), 1.0 / float(size), dtype=data.features.dtype, device=device)
+            losses[index] += executor._step(
+                forward, rule, server, part, data, round, rows[t, index, : int(size)], weights, number=t + 1
+            )
+            if not everyone:
+                training.put(index, part)
+    return losses
+
+
+class Stacked(_Executor):
+    """All sites of a chunk in one set of tensors."""
+
+    name = "stacked"
+
+    def __init__(self, module: nn.Module, optimizer: OptimizerSpec, probe: Probe) -> None:
+        super().__init__(module, optimizer, probe)
+        self._forward = hand_stacked(module) or vmapped(module)
+
+    def train(self, rule: LocalRule, server: Server, states: Arrays, data: Rows, round: Round) -> Trained:
+        """Train the K sites of `data`; see `Executor`."""
+        return self._train(self._forward, rule, server, states, data, round)
+
+
+class Sequential(_Executor):
+    """One site after another, through the plain module."""
+
+    name = "sequential"
+
+    def __init__(self, module: nn.Module, optimizer: OptimizerSpec, probe: Probe) -> None:
+        super().__init__(module, optimizer, probe)
+        self._forward = single(module)
+
+    def train(self, rule: LocalRule, server: Server, states: Arrays, data: Rows, round: Round) -> Trained:
+        """Train the K sites of `data`; see `Executor`."""
+        done = [self._train_one(rule, server, states, data, round, k) for k in range(len(data.count))]
+        if len(done) == 1:
+            return done[0]
+        first = done[0]
+        return Trained(
+            terms={t: {n: torch.cat([d.terms[t][n] for d in done]) for n in names} for t, names in first.terms.items()},
+            states={n: torch.cat([d.states[n] for d in done]) for n in first.states},
+            loss=torch.cat([d.loss for d in done]),
+        )
+
+    def _train_one(self, rule: LocalRule, server: Server, states: Arrays, data: Rows, round: Round, k: int) -> Trained:
+        own = slice(k, k + 1)
+        rows = Rows(
+            features=data.features,
+            labels=data.labels,
+            start=data.start[own],
+            count=data.count[own],
+            keys=data.keys[own],
+        )
+        mine = {n: value[own] for n, value in states.items()}
+        if not self.probe.stochastic:
+            return self._train(self._forward, rule, server, mine, rows, round)
+        with torch.random.fork_rng(devices=[data.features.device] if data.features.is_cuda else []):
+            torch.manual_seed(streams.key("dropout", round.seed, round.index, int(data.keys[k])) % 2**63)
+            return self._train(self._forward, rule, server, mine, rows, round)

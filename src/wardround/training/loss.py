@@ -1,0 +1,30 @@
+"""Loss and probabilities from logits. One output is a binary logit, several are classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each row.
+
+    Args:
+        logits: float [..., outputs]; one output is the logit of class 1.
+        labels: int64 [...].
+
+    Returns:
+        Float [...].
+    """
+    if logits.shape[-1] == 1:
+        flat = logits.squeeze(-1)
+        return F.binary_cross_entropy_with_logits(flat, labels.to(flat.dtype), reduction="none")
+    outputs = logits.shape[-1]
+    return F.cross_entropy(logits.reshape(-1, outputs), labels.reshape(-1), reduction="none").view(labels.shape)
+
+
+def positive_probability(logits: Tensor) -> Tensor:
+    """Probability of class 1, float64 [...], of logits [..., 1] or [..., 2]."""
+    wide = logits.double()
+    return torch.sigmoid(wide.squeeze(-1)) if wide.shape[-1] == 1 else torch.softmax(wide, -1)[..., 1]

@@ -1,0 +1,117 @@
+"""One look at a module before training: can its sites be stacked, do its rows meet in a batch, does it draw random numbers?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wardround.errors import ConfigError
+from wardround.training.forward import Forward, hand_stacked, single, vmapped
+from wardround.types import Arrays
+
+_ROWS = 5
+_TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What was found.
+
+    Attributes:
+        stackable: whether the stacked executor gives the same as the sequential one.
+        independent: whether a row's output does not depend on the other rows of its batch (no BatchNorm).
+        stochastic: whether training draws random numbers (dropout).
+        reason: why, in words for the report.
+    """
+
+    stackable: bool
+    independent: bool
+    stochastic: bool
+    reason: str
+
+
+def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
+    """Try a float64 copy of the module on random rows of the given shape; the module itself is not touched.
+
+    Raises:
+        ConfigError: the module cannot take rows of that shape at all, or its own `stacked` disagrees with its forward.
+    """
+    trial = copy.deepcopy(module).double().cpu().train()
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, _ROWS, *shape, generator=draw, dtype=torch.float64)
+    params = {
+        n: torch.stack([p.detach(), p.detach() + 0.01 * torch.randn(p.shape, generator=draw, dtype=torch.float64)])
+        for n, p in trial.named_parameters()
+        if p.requires_grad
+    }
+    plain = single(trial)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            first, second = _one(trial, plain, params, x, 0), _one(trial, plain, params, x, 0)
+        except Exception as error:
+            raise ConfigError(
+                f"model {type(module).__name__} cannot take rows of shape {tuple(shape)}: {_first_line(error)}"
+            ) from error
+        if not torch.equal(first, second):
+            return Probe(
+                stackable=False, independent=False, stochastic=True,
+                reason="sequential: the model draws random numbers while it trains (dropout)",
+            )  # fmt: skip
+        changed = x.clone()
+        changed[:, 1:] = torch.randn(2, _ROWS - 1, *shape, generator=draw, dtype=torch.float64)
+        other = _one(trial, plain, params, changed, 0)
+        independent = torch.allclose(first[:1], other[:1], atol=_TOLERANCE, rtol=0)
+        return _stackable(trial, plain, params, x, independent)
+
+
+def _stackable(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, independent: bool) -> Probe:
+    by_hand = hand_stacked(trial)
+    how = "hand-stacked layers" if by_hand else "vmap"
+    try:
+        together = _gradients(trial, by_hand or vmapped(trial), params, x)
+    except Exception as error:  # noqa: BLE001 - vmap refuses modules in many ways, and each means the same: one at a time
+        return Probe(
+            stackable=False, independent=independent, stochastic=False,
+            reason=f"sequential: {how} cannot take this model: {_first_line(error)}",
+        )  # fmt: skip
+    apart = [_gradients(trial, plain, {n: p[k : k + 1] for n, p in params.items()}, x[k : k + 1]) for k in range(2)]
+    same = all(
+        torch.allclose(value, torch.cat([one[n] for one in apart]), atol=_TOLERANCE, rtol=_TOLERANCE)
+        for n, value in together.items()
+    )
+    if same:
+        rows = "rows independent" if independent else "rows meet in a batch (BatchNorm): grouped by batch size"
+        return Probe(stackable=True, independent=independent, stochastic=False, reason=f"stacked: {how}, {rows}")
+    if by_hand:
+        raise ConfigError(
+            f"model {type(trial).__name__}: its stacked(params, x) and its forward(x) give different gradients: mend or remove it"
+        )
+    return Probe(
+        stackable=False, independent=independent, stochastic=False,
+        reason="sequential: vmap gives other gradients than the plain model",
+    )  # fmt: skip
+
+
+def _buffers(trial: nn.Module, sites: int) -> Arrays:
+    return {n: b.detach().clone().unsqueeze(0).repeat(sites, *[1] * b.dim()) for n, b in trial.named_buffers()}
+
+
+def _one(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, k: int) -> Tensor:
+    with torch.no_grad():
+        return plain({n: p[k : k + 1] for n, p in params.items()}, _buffers(trial, 1), x[k : k + 1])[0]
+
+
+def _gradients(trial: nn.Module, forward: Forward, params: Arrays, x: Tensor) -> Arrays:
+    leaves = {n: p.clone().requires_grad_() for n, p in params.items()}
+    logits = forward(leaves, _buffers(trial, len(x)), x)
+    weights = torch.linspace(0.5, 1.5, logits[0].numel(), dtype=logits.dtype).view(logits.shape[1:])
+    found = torch.autograd.grad((torch.tanh(logits) * weights).sum(), list(leaves.values()), allow_unused=True)
+    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(leaves.items(), found, strict=True)}
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(": ")

@@ -1,0 +1,85 @@
+"""Which rows make which batch, for K sites at once.
+
+Each epoch of a site is a permutation of its rows drawn from the stream (seed, site, round, epoch), cut into batches of
+`batch_size`; the last one may be smaller. Under BatchNorm a last batch of one row joins the one before it, since one row
+has no variance. The plan is a pure function of names: a chunk, a worker and a lone hospital draw the same batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wardround import streams
+from wardround.types import Round
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Batches of K sites.
+
+    Attributes:
+        rows: int64 [T, K, B], the row (0 .. n_k - 1) that fills each place; 0 where there is none.
+        counts: int64 [T, K], rows in the batch of site k at step t; 0 after its last step.
+        steps: int64 [K], steps of each site.
+    """
+
+    rows: Ints
+    counts: Ints
+    steps: Ints
+
+
+def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bool) -> Plan:
+    """The batches of one round.
+
+    Args:
+        keys: uint64 [K], stream keys.
+        count: int64 [K], rows of each site; a site with none has no steps.
+        round: budget, seed and index.
+        join_single: whether a last batch of one row joins the one before it.
+    """
+    batch = round.work.batch_size
+    sites = len(count)
+    per_epoch = -(-count // batch)
+    if join_single and batch > 1:
+        per_epoch = per_epoch - ((count % batch == 1) & (per_epoch > 1))
+    if round.work.epochs is not None:
+        steps = per_epoch * round.work.epochs
+    else:
+        steps = np.where(count > 0, round.work.steps or 0, 0).astype(np.int64)
+    total, longest = int(steps.max(initial=0)), int(count.max(initial=0))
+    if total == 0:
+        empty = np.zeros((0, sites, 0), dtype=np.int64)
+        return Plan(rows=empty, counts=empty[:, :, 0], steps=steps)
+
+    time = np.arange(total, dtype=np.int64)[:, None]
+    safe = np.maximum(per_epoch, 1)
+    epoch, place = time // safe, time % safe
+    first = place * batch
+    last = np.where(place == per_epoch - 1, count, first + batch)
+    counts = np.where(time < steps, last - first, 0)
+
+    width = int(counts.max())
+    position = first[:, :, None] + np.arange(width)
+    valid = np.arange(width) < counts[:, :, None]
+    orders = _orders(keys, count, longest, int(epoch.max()) + 1, round)
+    site = np.arange(sites)[None, :, None]
+    rows = orders[epoch[:, :, None], site, np.minimum(position, longest - 1)]
+    return Plan(rows=np.where(valid, rows, 0), counts=counts, steps=steps)
+
+
+def _orders(keys: NDArray[np.uint64], count: Ints, longest: int, epochs: int, round: Round) -> NDArray[Any]:
+    """Permutations, int64 [epochs, K, longest]: a site's own rows come first, in random order."""
+    beyond = np.arange(longest) >= count[:, None]
+    orders = np.empty((epochs, len(count), longest), dtype=np.int64)
+    for epoch in range(epochs):
+        bits = streams.uniform_bits(keys, streams.key("batches", round.seed, round.index, epoch), longest)
+        bits >>= np.uint64(1)  # leaves the largest word free to sort padding behind every real row
+        bits[beyond] = np.uint64(2**64 - 1)
+        orders[epoch] = np.argsort(bits, axis=1)
+    return orders

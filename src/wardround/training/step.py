@@ -1,0 +1,103 @@
+"""The only SGD step of the house: k sites, one ordinary backward.
+
+The sum of the sites' losses has a block-diagonal gradient, so a single backward pass through a forward with a leading site
+axis gives every site its own gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wardround.config.job import OptimizerSpec
+from wardround.training import optimizers
+from wardround.training.forward import Forward
+from wardround.training.loss import row_losses
+from wardround.types import Arrays, LocalRule, Server
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sites:
+    """Tensors of k sites that a step reads and changes in place; `take` and `put` cut out and give back a part.
+
+    Attributes:
+        params, buffers: name -> [k, ...].
+        slots: optimiser state, slot -> name -> [k, ...].
+        context: what the rule prepared, name -> [k, ...]; read only.
+    """
+
+    params: Arrays
+    buffers: Arrays
+    slots: dict[str, Arrays]
+    context: Arrays
+
+    def _each(self, change: object) -> Sites:
+        def over(arrays: Arrays) -> Arrays:
+            return {name: value[change] for name, value in arrays.items()}  # type: ignore[index]
+
+        return Sites(
+            params=over(self.params),
+            buffers=over(self.buffers),
+            slots={slot: over(arrays) for slot, arrays in self.slots.items()},
+            context=over(self.context),
+        )
+
+    def first(self, k: int) -> Sites:
+        """The first k sites as views: what the step changes in them is changed here."""
+        return self._each(slice(0, k))
+
+    def take(self, index: Tensor) -> Sites:
+        """Copies of the sites in `index`."""
+        return self._each(index)
+
+    def put(self, index: Tensor, part: Sites) -> None:
+        """Write back what `take` copied."""
+        mine = [self.params, self.buffers, *self.slots.values()]
+        theirs = [part.params, part.buffers, *part.slots.values()]
+        for own, changed in zip(mine, theirs, strict=True):
+            for name, value in own.items():
+                value[index] = changed[name]
+
+
+def step(
+    forward: Forward,
+    rule: LocalRule,
+    server: Server,
+    optimizer: OptimizerSpec,
+    sites: Sites,
+    x: Tensor,
+    y: Tensor,
+    weights: Tensor,
+    *,
+    learning_rate: float,
+    number: int,
+) -> Tensor:
+    """One optimiser step of k sites, in place.
+
+    Args:
+        forward: the module over a site axis.
+        rule: its `correct` changes the gradients.
+        server: what the server broadcast (no site axis).
+        optimizer: which local optimiser.
+        sites: tensors of the k sites.
+        x: rows [k, b, ...]; y: labels [k, b].
+        weights: [k, b], each row's weight in its site's loss: 1 / (rows in the batch), 0 for padding.
+        learning_rate: the round's.
+        number: 1 for the first step of the round.
+
+    Returns:
+        Each site's loss before the step, [k], detached.
+    """
+    leaves = {name: value.detach().requires_grad_() for name, value in sites.params.items()}
+    losses = (row_losses(forward(leaves, sites.buffers, x), y) * weights).sum(1)
+    found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+    with torch.no_grad():
+        grads = {
+            name: torch.zeros_like(leaf) if grad is None else grad
+            for (name, leaf), grad in zip(leaves.items(), found, strict=True)
+        }
+        grads = rule.correct(grads, sites.params, sites.context, server)
+        optimizers.step(optimizer, sites.params, grads, sites.slots, learning_rate, number)
+    return losses.detach()
