@@ -25,7 +25,12 @@ HOSPITALS = ("Basel", "Cleveland", "Hungary", "Long Beach", "Zurich")
 
 
 def sample_result(
-    sites: int = 5, rounds: int = 20, *, seed: int = 7, classes: tuple[str, ...] = ("benign", "malignant"), **changes: Any
+    sites: int = 5,
+    rounds: int = 20,
+    *,
+    seed: int = 7,
+    classes: tuple[str, ...] = ("benign", "malignant"),
+    **changes: Any,
 ) -> dict[str, Any]:
     """A result of `sites` sites and `rounds` rounds; `changes` replace top-level entries, None removes one."""
     draw = random.Random(seed)

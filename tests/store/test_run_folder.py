@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from wardround import config
 from wardround.config import Job
 from wardround.errors import RunError, StorageError, WardroundError
+from wardround.store.journal import Journal
 from wardround.store.run import Run
 from wardround.types import Arrays, ModelState, Server
 
@@ -120,9 +121,8 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
 def test_facts_and_jobs_must_be_json(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="facts"):
         Run.create(tmp_path / "a", JOB, {"x": float("nan")})
-    for option in (float("nan"), object()):
-        with pytest.raises(RunError, match="job"):
-            Run.create(tmp_path / "a", Job.model_validate({"model": {"options": {"x": option}}}), {})
+    with pytest.raises(RunError, match="job"):
+        Run.create(tmp_path / "a", Job.model_validate({"model": {"options": {"x": object()}}}), {})
     assert not (tmp_path / "a").exists()
 
 
@@ -310,15 +310,16 @@ def test_every_kept_commit_restores_and_nothing_more_is_kept(
     run.close()
 
 
-def test_a_commit_is_cheap_in_the_number_of_sites(run: Run) -> None:
+def test_a_commit_is_cheap_in_the_number_of_sites(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     sites = tuple(f"site-{number:06d}" for number in range(100_000))
     run.commit(0, {}, make_server(0), sites, {"c": torch.zeros(len(sites), 1)})
     start = time.perf_counter()
     for completed in range(1, 21):
         chosen = sites[completed::5000]
         run.commit(completed, {}, make_server(1), chosen, {"c": torch.ones(len(chosen), 1)})
-    # 20 sites a commit: milliseconds, mostly the disk's. Writing all 100,000 names anew would take 0.1 s or more each.
-    assert (time.perf_counter() - start) / 20 < 0.1
+    # 20 sites a commit: about a millisecond. Going through all 100,000 names would take tens of milliseconds.
+    assert (time.perf_counter() - start) / 20 < 0.02
 
 
 # ---------------------------------------------------------------------------------------------------- crashes
@@ -421,11 +422,8 @@ def test_a_crash_at_any_point_of_a_repair_loses_nothing(tmp_path: Path) -> None:
             (run.path / name).write_bytes(b"x")
         with open(run.path / "journal.jsonl", "ab") as file:
             file.write(b'{"completed":3,')
-        with killed_before_call(number) as made:
-            try:
-                Run.open(run.path).close()
-            except Killed:
-                pass
+        with killed_before_call(number) as made, suppress(Killed):
+            Run.open(run.path).close()
         with Run.open(run.path) as again:
             assert holds(again, 2, BEFORE)
             assert len(files(again)) == again.verify() == 5
@@ -439,11 +437,8 @@ def test_a_crash_at_any_point_of_a_creation_leaves_a_run_or_a_folder_to_create_i
     outcomes = set()
     for number in range(100):
         path = tmp_path / str(number) / "run"
-        with killed_before_call(number) as made:
-            try:
-                Run.create(path, JOB, FACTS).close()
-            except Killed:
-                pass
+        with killed_before_call(number) as made, suppress(Killed):
+            Run.create(path, JOB, FACTS).close()
         outcomes.add((path / "run.json").exists())
         with Run.open(path) if (path / "run.json").exists() else Run.create(path, JOB, FACTS) as run:
             run.check(JOB, FACTS)
@@ -493,6 +488,7 @@ def test_a_file_size_limit_is_a_storage_error_and_the_earlier_commit_stands(tmp_
 import resource, sys, torch
 from wardround.config import Job
 from wardround.errors import StorageError
+from wardround.store.journal import Journal
 from wardround.store.run import Run
 from wardround.types import ModelState, Server
 def server(value, size=10):
@@ -556,7 +552,9 @@ def test_an_altered_line_is_found_the_last_one_too(tmp_path: Path, number: int) 
             continue
         (path / "journal.jsonl").write_bytes(b"".join([*found[:number], bytes(altered), *found[number + 1 :]]))
         with pytest.raises(RunError, match=f"line {number + 1} "):
-            Run.open(path, writer=False)
+            Journal(path / "journal.jsonl")
+    with pytest.raises(RunError, match=f"line {number + 1} "):
+        Run.open(path)
 
 
 def test_a_removed_added_or_moved_line_is_found(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from wardround.types import Arrays, Contribution, Engine, Json, Message, Reply, 
 
 CONTRIBUTE = "contribute"
 
+Form = frozenset[tuple[str, tuple[int, ...], str]]
+"""Names, shapes and dtypes of a reply's arrays: what sums must have in common."""
+
 
 class Plain:
     """One stage, `contribute`; replies are folded as they come, in canonical order."""
@@ -29,32 +32,38 @@ class Plain:
     ) -> Iterator[Total]:
         """Ask once and yield one Total.
 
-        A reply to another round or task is ignored; one with a non-finite value or of another form than the rest is left
-        out, and named in `Total.abstained`.
+        A reply to another round or task is ignored; one with a non-finite value, or of another form (names, shapes,
+        dtypes) than most sites have, is left out, and named in `Total.abstained`.
 
         Raises:
             QuorumLost: fewer than `quorum` sites are in the sum.
         """
         asked = replace(request, message=replace(request.message, stage=CONTRIBUTE))
-        sums: Arrays = {}
-        survivors: list[str] = []
+        forms: dict[Form, tuple[list[str], Arrays]] = {}
         abstained: dict[str, str] = {}
         answers = (reply for reply in engine.ask(asked, sites, deadline) if answers_to(reply, asked))
         for reply in canonical(answers, sites):
             refused: Mapping[str, str] = reply.message.meta.get("abstained", {})
-            abstained |= refused
+            abstained |= {site: reason for site, reason in refused.items() if site in reply.sites}
             counted = [site for site in reply.sites if site not in refused]
             if not counted:
                 continue
-            fault = _fault(reply.message.arrays, sums)
+            arrays = reply.message.arrays
+            fault = _non_finite(arrays)
             if fault:
                 abstained |= dict.fromkeys(counted, fault)
                 continue
-            for name, value in reply.message.arrays.items():
+            survivors, sums = forms.setdefault(_form(arrays), ([], {}))
+            for name, value in arrays.items():
                 sums[name] = sums[name] + value if name in sums else value
             survivors += counted
+        # the form is not known beforehand, and the first reply may be the odd one, so each form has its sum
+        survivors, sums = max(forms.values(), key=lambda found: len(found[0]), default=([], {}))
+        for others, _ in forms.values():
+            if others is not survivors:
+                abstained |= dict.fromkeys(others, "its arrays have other names, shapes or dtypes than most sites'")
         if len(survivors) < quorum:
-            raise quorum_lost(len(survivors), len(sites), quorum, abstained)
+            raise quorum_lost(survivors, sites, quorum, abstained)
         yield total(sums, tuple(survivors), abstained)
 
     def site_half(self) -> PlainSite:
@@ -96,11 +105,13 @@ def answers_to(reply: Reply, request: Request) -> bool:
     )
 
 
-def quorum_lost(survivors: int, asked: int, quorum: int, abstained: Mapping[str, str]) -> QuorumLost:
+def quorum_lost(survivors: Sequence[str], asked: Sequence[str], quorum: int, abstained: Mapping[str, str]) -> QuorumLost:
     """The error that says who is missing and why."""
-    reasons = "".join(f"; {site}: {reason}" for site, reason in sorted(abstained.items())[:10])
+    reasons = {site: abstained.get(site, "no reply") for site in asked if site not in survivors}
+    named = "".join(f"; {site}: {reason}" for site, reason in list(reasons.items())[:10])
     return QuorumLost(
-        f"{survivors} of {asked} sites contributed, and participation.quorum is {quorum}{reasons}: bring sites back, or lower it"
+        f"{len(survivors)} of {len(asked)} sites contributed, and participation.quorum is {quorum}{named}: bring sites back, "
+        "or lower it"
     )
 
 
@@ -118,10 +129,12 @@ def total(sums: Arrays, survivors: tuple[str, ...], abstained: Mapping[str, str]
     return Total(sums=terms, weights=weights, survivors=survivors, abstained=abstained)
 
 
-def _fault(arrays: Arrays, sums: Arrays) -> str:
+def _form(arrays: Arrays) -> Form:
+    return frozenset((name, tuple(value.shape), str(value.dtype)) for name, value in arrays.items())
+
+
+def _non_finite(arrays: Arrays) -> str:
     """Why a reply cannot be added, or an empty string."""
-    if sums and (arrays.keys() != sums.keys() or any(arrays[n].shape != sums[n].shape for n in sums)):
-        return "its arrays have other names or shapes than those of the other sites"
     for name, value in arrays.items():
         if not torch.isfinite(value).all():
             return f"a non-finite value in {name}"

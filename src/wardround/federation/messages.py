@@ -27,6 +27,7 @@ from wardround.types import (
 
 ENROL, PREPARE, RELEASE, CONTRIBUTE = "enrol", "prepare", "release", "contribute"
 STATISTICS, TRAIN, EVALUATE, OVERLAY = "statistics", "train", "evaluate", "overlay"
+TASKS = (STATISTICS, TRAIN, EVALUATE, OVERLAY)
 
 _GROUPS = ("params", "buffers", "rule")
 
@@ -38,11 +39,12 @@ def server_arrays(server: Server) -> Arrays:
 
 
 def server_from(arrays: Arrays) -> Server:
-    """The server as a site sees it."""
+    """The server as a site sees it; what a channel adds to a request under names of its own is passed over."""
     groups: dict[str, Arrays] = {group: {} for group in _GROUPS}
     for flat, value in arrays.items():
-        group, name = flat.split("/", 1)
-        groups[group][name] = value
+        group, _, name = flat.partition("/")
+        if group in groups:
+            groups[group][name] = value
     return Server(model=ModelState(params=groups["params"], buffers=groups["buffers"]), rule=groups["rule"])
 
 

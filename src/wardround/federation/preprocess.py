@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,16 +28,27 @@ def fit_preprocessing(
         round: facts of the exchange; the two passes have the indices -2 and -1, before training.
         deadline: seconds to wait for each pass.
         quorum: fewest sites in a sum.
+
+    Both passes are summed over the same sites: where one is lost between them, the others are asked again, with indices
+    further down. Raises QuorumLost where too few are left.
     """
 
-    def collect(index: int, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    def collect(index: int, sites: Sequence[str], arrays: Arrays) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
         request = messages.ask_for(messages.STATISTICS, replace(round, index=index), arrays)
         sums: dict[str, NDArray[Any]] = {}
-        for total in channel.collect(engine, request, engine.sites, deadline, quorum):
+        gave: list[str] = []
+        for total in channel.collect(engine, request, sites, deadline, quorum):
+            gave += total.survivors
             for name, value in total.sums["statistics"].items():
                 sums[name] = sums[name] + value.numpy() if name in sums else value.numpy()
-        return sums
+        return tuple(sorted(gave)), sums
 
-    first = collect(-2, {})
-    mean = torch.from_numpy(column_means(first))
-    return fit(columns, first, collect(-1, {"mean": mean}), spec)
+    sites: tuple[str, ...] = engine.sites
+    index = -2
+    while True:
+        both, first = collect(index, sites, {})
+        sites, second = collect(index + 1, both, {"mean": torch.from_numpy(column_means(first))})
+        if sites == both:
+            return fit(columns, first, second, spec)
+        # squares are about the mean of one turn: a late answer to it must not pass for one to the next
+        index -= 2

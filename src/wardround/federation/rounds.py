@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from wardround.federation.preprocess import fit_preprocessing
 from wardround.federation.site import Network
 from wardround.store.run import Run
 from wardround.training.metrics import ScoreTable, measure
-from wardround.types import Arrays, Channel, Description, Engine, Json, Message, Request, Round, Server, Total, Work
+from wardround.types import Arrays, Channel, Description, Engine, Json, Message, Reply, Request, Round, Server, Total, Work
 
 Listener = Callable[[Mapping[str, Json]], None]
 """Called with one mapping an event: `event` is `setup`, `round` or `selected`."""
@@ -104,7 +104,7 @@ class Federation:
         population = self.engine.sites
         rows: dict[str, int] = {}
         request = Request(message=Message(stage=messages.ENROL))
-        for reply in self.engine.ask(request, population, self._deadline):
+        for reply in self._answers(request):
             rows |= dict(zip(reply.sites, reply.message.arrays["rows"].tolist(), strict=True))
         quorum = self._quorum(len(population))
         if len(rows) < quorum:
@@ -165,11 +165,17 @@ class Federation:
         stored = self._preprocessing.to_json() if self._preprocessing else None
         request = Request(message=Message(stage=messages.PREPARE, meta={"preprocessing": stored}))
         kinds: dict[str, str] = {}
-        for reply in self.engine.ask(request, self.engine.sites, self._deadline):
+        for reply in self._answers(request):
             kinds[reply.message.meta["executor"]] = reply.message.meta["reason"]
-        self._executor, self._reason = " and ".join(sorted(kinds)), "; ".join(kinds.values())
+        self._executor, self._reason = " and ".join(sorted(kinds)), "; ".join(kinds[kind] for kind in sorted(kinds))
         shape = (len(self._preprocessing.names),) if self._preprocessing else self._description.shape
         self.network = Network(self.job, shape, len(self._description.classes), torch.device("cpu"))
+
+    def _answers(self, request: Request) -> Iterator[Reply]:
+        """Every site's answer to a direct question; a late reply to an earlier request is passed over."""
+        for reply in self.engine.ask(request, self.engine.sites, self._deadline):
+            if reply.message.stage == request.message.stage:
+                yield reply
 
     def _initial(self) -> Server:
         model = self.network.shared
@@ -312,7 +318,7 @@ class Federation:
         if not self.network.local:
             return {}
         round = self._round(self.job.training.rounds, len(self.engine.sites))
-        request = messages.ask_for(messages.OVERLAY, round, {})
+        request = messages.ask_for(messages.OVERLAY, round, {}, self._counted)
         quorum = self._quorum(len(self.engine.sites))
         totals = self.channel.collect(self.engine, request, self.engine.sites, self._deadline, quorum)
         return self._aggregate.combine(totals).mean("overlay")

@@ -186,12 +186,14 @@ class Host:
         message = request.message
         round = messages.round_from(message.meta)
         task = message.meta["task"]
+        if task not in messages.TASKS:
+            raise MessageError(f"task {task!r} is unknown here: server and site run different versions")
+        if task != messages.STATISTICS:
+            counted = request.facts.get("counted", {})
+            self.states.settle(sites, counted, round.index if task == messages.TRAIN else -1)
         if task == messages.STATISTICS:
-            yield from self._half.contribute(self._statistics(sites, message), request)
-            return
-        counted = request.facts.get("counted", {})
-        self.states.settle(sites, counted, round.index if task == messages.TRAIN else -1)
-        if task == messages.TRAIN:
+            contribution = self._statistics(sites, message)
+        elif task == messages.TRAIN:
             written = self.states.staged_reply(round.index)
             contribution = messages.contribution_from(written) if written else self._train(sites, message, round)
         elif task == messages.EVALUATE:
@@ -199,15 +201,14 @@ class Host:
             states = self._read(sites)
             terms = {split: self._figures(server.model, states, sites, split) for split in message.meta["splits"]}
             contribution = Contribution(sites=sites, terms=terms)
-        elif task == messages.OVERLAY:
+        else:
             rows = torch.from_numpy(self.records.count(sites, "train")).double()
             kept = {n.removeprefix(LOCAL): v for n, v in self._read(sites).items() if n.startswith(LOCAL)}
             contribution = Contribution(
                 sites=sites, terms={"overlay": Term(arrays=kept, weights=rows, maximum=round.max_weight)}
             )
-        else:
-            raise MessageError(f"task {task!r} is unknown here: server and site run different versions")
-        yield from self._half.contribute(contribution, request)
+        # one site's non-finite figure would spoil the partial sum of every site beside it
+        yield from self._half.contribute(messages.without_non_finite(contribution)[0], request)
 
     def _train(self, sites: tuple[str, ...], message: Message, round: Round) -> Contribution:
         network = self.network

@@ -1,6 +1,6 @@
 """An empty figure in the house's style, and a figure as bytes: matplotlib's object API alone, without pyplot.
 
-Figures of one panel are 4.4 inches wide, so that their letters stay readable on a telephone and calm on a desk.
+Figures of one panel are 3.9 inches wide, so that their letters stay readable on a telephone and calm on a desk.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 from wardround.plots.theme import Theme
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from wardround.types import Json
+
+    Draw = Callable[[Mapping[str, Json], Theme], Figure | None]
+
 Parameters = ParamSpec("Parameters")
 Drawn = TypeVar("Drawn")
 
-WIDTH, HEIGHT = 4.4, 3.0
+WIDTH, HEIGHT = 3.9, 2.8
 """Inches of a one-panel figure."""
 DPI = 160
 SMALL, NORMAL, LARGE = 7.6, 8.2, 9.6
@@ -100,17 +104,20 @@ def axis_titles(axes: Axes, theme: Theme, x: str, y: str = "") -> None:
     axes.set_ylabel(y, color=theme.muted, fontsize=NORMAL, parse_math=False)
 
 
-def legend(figure: Figure, theme: Theme, handles: Sequence[Artist], labels: Sequence[str], columns: int = 4) -> None:
-    """A frameless legend below the title, in rows of `columns`; nothing without handles."""
-    if not handles:
+def legend(figure: Figure, theme: Theme, entries: Mapping[str, Artist], columns: int = 3, *, row: int = 0) -> None:
+    """A frameless legend (label -> what it explains) from its row `row` below the title; nothing without entries.
+
+    Labels differ from each other; with more than `columns` entries they run down each column first.
+    """
+    if not entries:
         return
     width, height = figure.get_size_inches()
     drawn = figure.legend(
-        handles,
-        labels,
+        list(entries.values()),
+        list(entries),
         loc="upper left",
-        bbox_to_anchor=(_MARGIN / width, 1.0 - _TITLE_ROW / height),
-        ncols=min(columns, len(handles)),
+        bbox_to_anchor=(_MARGIN / width, 1.0 - (_TITLE_ROW + row * _LEGEND_ROW) / height),
+        ncols=min(columns, len(entries)),
         frameon=False,
         fontsize=SMALL,
         labelcolor=theme.ink,
@@ -131,6 +138,13 @@ def note(figure: Figure, theme: Theme, text: str) -> None:
     width, height = figure.get_size_inches()
     place = (_MARGIN / width, 1.0 - (_TITLE_ROW + 0.01) / height)
     figure.text(*place, text, va="top", color=theme.ink, fontsize=SMALL, parse_math=False)
+
+
+def few_ticks(axes: Axes, *, whole: bool = False) -> None:
+    """At most six steps along x, so that their labels do not touch; whole numbers where asked."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=1))
 
 
 def ring(axes: Axes, theme: Theme, x: float, y: float) -> None:

@@ -26,10 +26,10 @@ def comparison(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     rows = len(_defined(result, SHOWN))
     if not rows:
         return None
-    figure, axes = canvas.new(theme, height=1.05 + 0.48 * rows)
+    figure, axes = canvas.new(theme, height=1.2 + 0.46 * rows, legend_rows=2)
     handles = draw_comparison(axes, result, theme, SHOWN)
     canvas.title(figure, theme, TITLE)
-    canvas.legend(figure, theme, list(handles.values()), [MODELS[model] for model in handles])
+    canvas.legend(figure, theme, {MODELS[model]: handle for model, handle in handles.items()}, columns=2)
     return figure
 
 
@@ -53,6 +53,7 @@ def draw_comparison(axes: Axes, result: Mapping[str, Json], theme: Theme, metric
                 handles[model] = dot(axes, theme, model, figure, row + offset)
     canvas.row_names(axes, theme, [METRICS[metric] for metric in defined], range(len(defined)))
     axes.set_ylim(len(defined) - 0.45, -0.55)
+    canvas.few_ticks(axes)
     canvas.axis_titles(axes, theme, "dot: figure; line: 95 % interval")
     return {model: handles[model] for model in present}
 

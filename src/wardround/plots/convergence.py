@@ -61,7 +61,7 @@ def ranking_by_round(result: Mapping[str, Json], theme: Theme) -> Figure | None:
 
 def _with_header(figure: Figure, theme: Theme, metric: str, handles: Mapping[str, Artist]) -> Figure:
     canvas.title(figure, theme, by_round_title(metric))
-    canvas.legend(figure, theme, list(handles.values()), [MODELS[model] for model in handles])
+    canvas.legend(figure, theme, {MODELS[model]: handle for model, handle in handles.items()})
     return figure
 
 
@@ -77,7 +77,7 @@ def draw_by_round(axes: Axes, result: Mapping[str, Json], theme: Theme, metric: 
     lines = {model: _line(axes, theme, model, curves[model]) for model in reversed(curves)}
     falling = metric in LOWER_IS_BETTER
     _mark_selected(axes, theme, curves.get("federated", []), number(result.get("selected_round")), top=falling)
-    _whole_rounds(axes)
+    canvas.few_ticks(axes, whole=True)
     canvas.axis_titles(axes, theme, "completed rounds")
     return {model: lines[model] for model in curves}
 
@@ -121,12 +121,6 @@ def _mark_selected(axes: Axes, theme: Theme, points: Curve, selected: float | No
     )
 
 
-def _whole_rounds(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
-
-
 @canvas.isolated
 def by_bytes(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     """The federated model's validation AUROC, accuracy or loss over the bytes sent so far, up and down together.
@@ -155,5 +149,5 @@ def by_bytes(result: Mapping[str, Json], theme: Theme) -> Figure | None:
         canvas.ring(axes, theme, x, y)
     canvas.title(figure, theme, f"Validation {METRICS.get(metric, metric)} by communication")
     canvas.axis_titles(axes, theme, f"{unit} sent by and to all sites, cumulative")
-    canvas.legend(figure, theme, [handle], [f"{MODELS['federated']} (ring: round kept)"])
+    canvas.legend(figure, theme, {f"{MODELS['federated']} (ring: round kept)": handle})
     return figure

@@ -14,7 +14,7 @@ from wardround.types import Json
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SIDE = 3.9
+_SIDE = 3.6
 
 
 @canvas.isolated
@@ -36,18 +36,18 @@ def calibration(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     figure, axes = canvas.new(theme, height=_SIDE)
     axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=0.8, linestyle=(0, (2, 2)))
     largest = max(count for points in drawn.values() for _, _, count in points)
-    handles = []
+    handles = {}
     for model, bins_ in reversed(drawn.items()):
         color = theme.models[model]
         xs, ys = [x for x, _, _ in bins_], [y for _, y, _ in bins_]
         (line,) = axes.plot(xs, ys, color=color, linewidth=1.2, linestyle=canvas.STYLES[model])
         sizes = [8 + 60 * count / largest for _, _, count in bins_]
         axes.scatter(xs, ys, s=sizes, color=color, marker=canvas.MARKERS[model], alpha=0.8, linewidths=0)
-        handles.append(line)
+        handles[model] = line
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     canvas.title(figure, theme, "Calibration, test rows")
     canvas.axis_titles(axes, theme, "predicted probability (size: rows)", "observed frequency")
-    canvas.legend(figure, theme, handles[::-1], [MODELS[model] for model in drawn], columns=3)
+    canvas.legend(figure, theme, {MODELS[model]: handles[model] for model in drawn})
     return figure
 
 
@@ -64,13 +64,13 @@ def roc(result: Mapping[str, Json], theme: Theme) -> Figure | None:
         return None
     figure, axes = canvas.new(theme, height=_SIDE)
     axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=0.8, linestyle=(0, (2, 2)))
-    handles = []
+    handles = {}
     for model, (xs, ys) in reversed(drawn.items()):
         width = 1.9 if model == "federated" else 1.4
         (line,) = axes.plot(xs, ys, color=theme.models[model], linestyle=canvas.STYLES[model], linewidth=width)
-        handles.append(line)
+        handles[model] = line
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     canvas.title(figure, theme, "ROC, test rows of all sites")
     canvas.axis_titles(axes, theme, "1 \u2212 specificity", "sensitivity")
-    canvas.legend(figure, theme, handles[::-1], [MODELS[model] for model in drawn], columns=3)
+    canvas.legend(figure, theme, {MODELS[model]: handles[model] for model in drawn})
     return figure

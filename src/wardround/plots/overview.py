@@ -25,5 +25,5 @@ def overview(result: Mapping[str, Json], theme: Theme) -> Figure:
     canvas.title(figure, theme, TITLE, left=0.5)
     handles = draw_comparison(right, result, theme, ("auroc", "accuracy", "balanced_accuracy"))
     handles |= draw_by_round(left, result, theme, metric)
-    canvas.legend(figure, theme, list(handles.values()), [MODELS[model] for model in handles])
+    canvas.legend(figure, theme, {MODELS[model]: handle for model, handle in handles.items()}, columns=4)
     return figure

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = 5
+_COLUMNS = 3
 _STEPS = 40
 _STRENGTH = {"train": 1.0, "validation": 0.62, "test": 0.3}
 """A class is a hue, a split its strength, so that both are readable at once."""
@@ -48,7 +48,7 @@ def partition(result: Mapping[str, Json], theme: Theme) -> Figure | None:
         return None
     many = len(sites) > MANY_SITES
     classes = class_names(result)
-    rows = -(-(len(classes) + len(SPLITS)) // _COLUMNS)
+    rows = 1 + -(-len(classes) // _COLUMNS)
     figure, axes = canvas.new(
         theme, height=canvas.HEIGHT if many else 0.85 + 0.155 * rows + 0.24 * len(sites), legend_rows=rows
     )
@@ -61,8 +61,6 @@ def partition(result: Mapping[str, Json], theme: Theme) -> Figure | None:
 
 
 def _bars(axes: Axes, theme: Theme, result: Mapping[str, Json], sites: Mapping[str, Mapping[str, Json]]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     ends = [0] * len(sites)
     for label, _ in enumerate(class_names(result)):
         for split in SPLITS:
@@ -79,7 +77,7 @@ def _bars(axes: Axes, theme: Theme, result: Mapping[str, Json], sites: Mapping[s
             ends = [end + width for end, width in zip(ends, widths, strict=True)]
     canvas.row_names(axes, theme, [printable(site) for site in sites], range(len(sites)))
     axes.set_ylim(len(sites) - 0.4, -0.6)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    canvas.few_ticks(axes, whole=True)
     canvas.axis_titles(axes, theme, "rows")
 
 
@@ -112,9 +110,14 @@ def _steps(axes: Axes, theme: Theme, result: Mapping[str, Json], sites: Mapping[
 def _legends(figure: Figure, theme: Theme, classes: list[str]) -> None:
     from matplotlib.patches import Patch
 
-    handles: list[Artist] = [Patch(color=theme.of_class(label), linewidth=0) for label in range(len(classes))]
-    labels = [printable(name, 18) for name in classes]
-    handles += [Patch(color=theme.muted, alpha=_STRENGTH[split], linewidth=0) for split in SPLITS]
-    labels += list(SPLITS)
+    hues: dict[str, Artist] = {}
+    for label, name in enumerate(classes):
+        text = printable(name, 18)
+        # two names may look the same once they are cut
+        hues[text if text not in hues else f"{text} ({label})"] = Patch(color=theme.of_class(label), linewidth=0)
+    strengths: dict[str, Artist] = {
+        split: Patch(color=theme.muted, alpha=_STRENGTH[split], linewidth=0) for split in SPLITS
+    }
     canvas.title(figure, theme, "Rows by site, class and split")
-    canvas.legend(figure, theme, handles, labels, _COLUMNS)
+    canvas.legend(figure, theme, hues, _COLUMNS)
+    canvas.legend(figure, theme, strengths, _COLUMNS, row=-(-len(classes) // _COLUMNS))

@@ -47,7 +47,7 @@ def by_site(result: Mapping[str, Json], theme: Theme, metric: str = "auroc") -> 
     reason = f"; hollow: accuracy, where {METRICS[shown]} is undefined" if whole and len(whole) < len(sites) else ""
     canvas.axis_titles(axes, theme, f"dot: figure; line: 95 % interval{reason}")
     canvas.title(figure, theme, f"Test {METRICS[shown]} by site")
-    canvas.legend(figure, theme, list(handles.values()), [MODELS[model] for model in handles])
+    canvas.legend(figure, theme, {MODELS[model]: handle for model, handle in handles.items()})
     return figure
 
 
@@ -73,6 +73,7 @@ def _rows(axes: Axes, result: Mapping[str, Json], theme: Theme, shown: Mapping[s
     names = [printable(site) + (" (accuracy)" if mixed and shown[site] == "accuracy" else "") for site in shown]
     canvas.row_names(axes, theme, names, range(len(shown)))
     axes.set_ylim(len(shown) - 0.4, -0.6)
+    canvas.few_ticks(axes)
     return handles
 
 
@@ -92,7 +93,7 @@ def _cloud(result: Mapping[str, Json], theme: Theme, sites: list[str], metric: s
             pairs.append((local.value, federated.value))
         elif federated:
             alone.append(federated.value)
-    figure, axes = canvas.new(theme, height=4.0 if pairs else canvas.HEIGHT)
+    figure, axes = canvas.new(theme, height=3.8 if pairs else canvas.HEIGHT)
     canvas.title(figure, theme, f"Test {METRICS[shown]} of {count_of(len(pairs) or len(alone), 'site')}")
     if pairs:
         _scatter(axes, theme, pairs)

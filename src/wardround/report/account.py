@@ -22,7 +22,9 @@ _THRESHOLD = {
 def selection(result: Mapping[str, Json]) -> str:
     """How the round was chosen whose model is kept."""
     chosen = ((result.get("job") or {}).get("evaluation") or {}).get("select")
-    how = _SELECTION.get(str(chosen), f"by the rule '{chosen}'")
+    if chosen not in _SELECTION:
+        return f"The kept model is that of round {result.get('selected_round')}; how it was chosen is not recorded."
+    how = _SELECTION[chosen]
     only = "" if chosen == "last" else ", on validation rows only"
     return (
         f"The kept model is that of round {result.get('selected_round')} of {result.get('rounds')}: {how}{only}. "
@@ -35,6 +37,8 @@ def threshold(result: Mapping[str, Json]) -> str:
     rule = ((result.get("job") or {}).get("evaluation") or {}).get("threshold")
     if rule in _THRESHOLD:
         return f"The decision threshold was {_THRESHOLD[rule]}. Test rows took no part in it."
+    if rule is None:
+        return "How the decision threshold was set is not recorded."
     return f"The decision threshold is {rule}, fixed in the job before training."
 
 
@@ -50,7 +54,7 @@ def intervals(result: Mapping[str, Json]) -> str:
     if not resamples:
         return "The job asked for no resampling, so figures carry no intervals and no difference is claimed."
     return (
-        f"Intervals are 95 % bootstrap intervals from {resamples} resamples of the test records; a paired difference "
+        f"Intervals are 95\u00a0% bootstrap intervals from {resamples} resamples of the test records; a paired difference "
         "compares both models on the same resamples. They show the chance in which records were tested, not the chance "
         "in training, and are not adjusted for reading many of them."
     )
@@ -107,8 +111,8 @@ def does_not_protect(result: Mapping[str, Json]) -> list[str]:
         )
     sentences.append(_scores(job, simulated=_simulated(result)))
     sentences.append(
-        "This page shows counts and figures of single sites, some from few patients. Check them against your own rules "
-        "on small numbers before you pass it on."
+        "The report of this run shows counts and figures of single sites, some from few patients. Check them against "
+        "your own rules on small numbers before you pass it on."
     )
     if result.get("centralized"):
         sentences.append(

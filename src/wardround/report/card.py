@@ -39,7 +39,7 @@ def model_card(result: Mapping[str, Json]) -> str:
         ("Intended use", _use(result)),
         ("Data", _data(result)),
         ("Preprocessing", _preprocessing(result)),
-        ("Selection and threshold", [f"- {account.selection(result)}", f"- {account.threshold(result)}"]),
+        ("Selection and threshold", _bullets([account.selection(result), account.threshold(result)])),
         ("Figures on test rows", _figures(result)),
         ("Limits", _limits(result)),
         ("Privacy", _bullets([*account.protects(result), *account.does_not_protect(result)])),
@@ -72,9 +72,10 @@ def _model(result: Mapping[str, Json]) -> list[str]:
     job, model = result.get("job") or {}, result.get("model") or {}
     algorithm = (job.get("algorithm") or {}).get("name", numbers.UNDEFINED)
     size, shared = (numbers.whole(number(model.get(key))) for key in ("parameters", "shared"))
+    seed = f", seed {job['seed']}" if "seed" in job else ""
     facts = [
         f"Network: {model.get('name', numbers.UNDEFINED)}, {size} parameters, {shared} of them shared.",
-        f"Trained with {algorithm} for {count_of(int(result.get('rounds') or 0), 'round')}, seed {job.get('seed')}.",
+        f"Trained with {algorithm} for {count_of(int(result.get('rounds') or 0), 'round')}{seed}.",
     ]
     if local := model.get("local_names"):
         facts.append(f"Kept at the sites: {', '.join(str(name) for name in local)}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,7 @@ from wardround import plots
 from wardround.types import Json
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Draw = Callable[[Mapping[str, Json], plots.Theme], "Figure | None"]
+    from wardround.plots.canvas import Draw
 
 DRAWN: Mapping[str, tuple[Draw, str]] = {
     "comparison": (plots.comparison, "Dots with 95 % intervals of the pooled test figures of every model."),
@@ -64,14 +62,15 @@ def pictures(result: Mapping[str, Json]) -> dict[str, Picture]:
         width, height = (round(96 * inches) for inches in figure.get_size_inches())
         light = dark = ""
         if name not in NOT_ON_THE_PAGE:
-            light, dark = _uri(figure), _uri(draw(result, plots.DARK))
-        made[name] = Picture(
-            name=name, text=text, png=plots.render(figure, "png"), light=light, dark=dark, width=width, height=height
-        )
+            light = _uri(plots.render(figure, "svg"))
+            # once drawn, its layout is settled: finding it again costs as much as drawing
+            figure.set_layout_engine("none")
+            twin = draw(result, plots.DARK)
+            dark = _uri(plots.render(twin, "svg")) if twin else light
+        png = plots.render(figure, "png")
+        made[name] = Picture(name=name, text=text, png=png, light=light, dark=dark, width=width, height=height)
     return made
 
 
-def _uri(figure: Figure | None) -> str:
-    if figure is None:
-        return ""
-    return "data:image/svg+xml;base64," + base64.b64encode(plots.render(figure, "svg")).decode("ascii")
+def _uri(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")

@@ -65,7 +65,7 @@ def _name(metric: str) -> str:
 
 def _with_interval(figure: Estimate) -> str:
     ends = numbers.interval(figure)
-    return numbers.plain(figure.value) + (f" (95 % interval {ends})" if ends else "")
+    return numbers.plain(figure.value) + (f" (95\u00a0% interval {ends})" if ends else "")
 
 
 def compare(difference: Estimate, metric: str, what: str) -> str:
@@ -78,11 +78,11 @@ def compare(difference: Estimate, metric: str, what: str) -> str:
         case 0:
             return (
                 f"The evidence does not separate it from {what}: the paired difference in {_name(metric)} is {size}, "
-                f"and its 95 % interval, {ends}, includes 0."
+                f"and its 95\u00a0% interval, {ends}, includes 0."
             )
         case direction:
             side = "higher" if direction > 0 else "lower"
             return (
                 f"Its {_name(metric)} is {side} than that of {what}: the paired difference is {size}, "
-                f"and its 95 % interval, {ends}, excludes 0."
+                f"and its 95\u00a0% interval, {ends}, excludes 0."
             )

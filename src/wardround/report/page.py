@@ -40,8 +40,8 @@ def build(folder: Path, result: Mapping[str, Json]) -> Path:
     """
     from wardround.store import atomic
 
-    drawn = pictures(result)
     atomic.make_folder(folder / FIGURES)
+    drawn = pictures(result)
     for name in DRAWN:
         path = folder / FIGURES / f"{name}.png"
         if name in drawn:
@@ -169,7 +169,7 @@ def _key_figures(result: Mapping[str, Json]) -> list[tuple[str, str, str]]:
 
 def _stated(figure: Estimate | None) -> tuple[str, str]:
     ends = numbers.interval(figure)
-    return numbers.plain(figure.value if figure else None), f"95 % interval {ends}" if ends else "no interval"
+    return numbers.plain(figure.value if figure else None), f"95\u00a0% interval {ends}" if ends else "no interval"
 
 
 def _communication(result: Mapping[str, Json]) -> list[tuple[str, float | None, float | None, float | None]]:

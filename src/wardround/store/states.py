@@ -143,7 +143,7 @@ class StateTable:
             result[name] = taken
         return result
 
-    def stage(self, index: int, sites: Sites, states: Arrays, reply: Message | None = None) -> None:  # noqa: ARG002
+    def stage(self, index: int, sites: Sites, states: Arrays, reply: Message | None = None) -> None:
         """See `SiteStates.stage`; a simulated site needs no reply kept, since it draws the same numbers again."""
         rows = self.rows(sites)
         _check_stage(index, len(rows), states)
@@ -154,7 +154,7 @@ class StateTable:
         self._put(self._pending, rows, states)
         self._round[rows] = index
 
-    def staged_reply(self, index: int) -> Message | None:  # noqa: ARG002
+    def staged_reply(self, index: int) -> Message | None:
         """None: a simulated site keeps no reply."""
         return None
 

@@ -51,9 +51,18 @@ class Evaluator:
         local = {n.removeprefix(LOCAL): v for n, v in states.items() if n.startswith(LOCAL)}
         self._module.eval()
         with torch.no_grad():
+            if not len(index):
+                return self._no_logits(model, local, data), data.labels[index], owner
             score = self._personal(model, local, data, owner, first) if local else self._shared(model, data)
             logits = score(index)
         return logits, data.labels[index], owner
+
+    def _no_logits(self, model: ModelState, local: Arrays, data: Rows) -> Tensor:
+        """Logits [0, outputs]: their width decides which figures a site sends, so it comes from a row of zeros."""
+        params_and_buffers = {**model.params, **model.buffers, **{n: v[0] for n, v in local.items()}}
+        row = data.features.new_zeros(1, *data.features.shape[1:])
+        logits: Tensor = functional_call(self._module, params_and_buffers, (row,))
+        return logits[:0]
 
     def _shared(self, model: ModelState, data: Rows) -> Callable[[Tensor], Tensor]:
         def score(index: Tensor) -> Tensor:
@@ -61,7 +70,7 @@ class Evaluator:
                 functional_call(self._module, (model.params, model.buffers), (data.features[part],))
                 for part in torch.split(index, _BLOCK)
             ]
-            return torch.cat(blocks) if blocks else data.features.new_zeros(0, 1)
+            return torch.cat(blocks)
 
         return score
 
@@ -86,9 +95,9 @@ class Evaluator:
                     for k, rows in enumerate(torch.split(index, cuts))
                     if len(rows)
                 ]
-                return torch.cat(each) if each else data.features.new_zeros(0, 1)
-            width = int(data.count.max(initial=0))
-            padded = index.new_zeros(sites, max(width, 1))
+                return torch.cat(each)
+            width = int(data.count.max())
+            padded = index.new_zeros(sites, width)
             place = torch.from_numpy(np.arange(len(owner)) - first[owner]).to(index.device)
             padded[torch.from_numpy(owner).to(index.device), place] = index
             params, buffers = part(slice(None))

@@ -38,7 +38,8 @@ def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
     """Try a float64 copy of the module on random rows of the given shape; the module itself is not touched.
 
     Raises:
-        ConfigError: the module cannot take rows of that shape at all, or its own `stacked` disagrees with its forward.
+        ConfigError: the module cannot take rows of that shape, its output is not [rows, outputs], or its own `stacked`
+            disagrees with its forward.
     """
     trial = copy.deepcopy(module).double().cpu().train()
     draw = torch.Generator().manual_seed(0)
@@ -50,17 +51,24 @@ def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
     }
     plain = single(trial)
     with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
         try:
             first, second = _one(trial, plain, params, x, 0), _one(trial, plain, params, x, 0)
         except Exception as error:
             raise ConfigError(
                 f"model {type(module).__name__} cannot take rows of shape {tuple(shape)}: {_first_line(error)}"
             ) from error
-        if not torch.equal(first, second):
+        # a small dropout often drops nothing in so few rows: the generator's state tells what the outputs hide
+        if not (torch.equal(before, torch.get_rng_state()) and torch.equal(first, second)):
             return Probe(
                 stackable=False, independent=False, stochastic=True,
                 reason="sequential: the model draws random numbers while it trains (dropout)",
             )  # fmt: skip
+        if first.dim() != 2 or len(first) != _ROWS:
+            raise ConfigError(
+                f"model {type(module).__name__} makes outputs of shape {tuple(first.shape)} from {_ROWS} rows of shape "
+                f"{tuple(shape)}: expected logits [rows, outputs]; mend its forward, or the shape of its inputs"
+            )
         changed = x.clone()
         changed[:, 1:] = torch.randn(2, _ROWS - 1, *shape, generator=draw, dtype=torch.float64)
         other = _one(trial, plain, params, changed, 0)
@@ -72,13 +80,13 @@ def _stackable(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, inde
     by_hand = hand_stacked(trial)
     how = "hand-stacked layers" if by_hand else "vmap"
     try:
-        together = _gradients(trial, by_hand or vmapped(trial), params, x)
+        together = _changes(trial, by_hand or vmapped(trial), params, x)
     except Exception as error:  # noqa: BLE001 - vmap refuses modules in many ways, and each means the same: one at a time
         return Probe(
             stackable=False, independent=independent, stochastic=False,
             reason=f"sequential: {how} cannot take this model: {_first_line(error)}",
         )  # fmt: skip
-    apart = [_gradients(trial, plain, {n: p[k : k + 1] for n, p in params.items()}, x[k : k + 1]) for k in range(2)]
+    apart = [_changes(trial, plain, {n: p[k : k + 1] for n, p in params.items()}, x[k : k + 1]) for k in range(2)]
     same = all(
         torch.allclose(value, torch.cat([one[n] for one in apart]), atol=_TOLERANCE, rtol=_TOLERANCE)
         for n, value in together.items()
@@ -88,7 +96,8 @@ def _stackable(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, inde
         return Probe(stackable=True, independent=independent, stochastic=False, reason=f"stacked: {how}, {rows}")
     if by_hand:
         raise ConfigError(
-            f"model {type(trial).__name__}: its stacked(params, x) and its forward(x) give different gradients: mend or remove it"
+            f"model {type(trial).__name__}: its stacked(params, x) and its forward(x) give different gradients or buffers: mend or "
+            "remove it"
         )
     return Probe(
         stackable=False, independent=independent, stochastic=False,
@@ -105,12 +114,15 @@ def _one(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, k: int) ->
         return plain({n: p[k : k + 1] for n, p in params.items()}, _buffers(trial, 1), x[k : k + 1])[0]
 
 
-def _gradients(trial: nn.Module, forward: Forward, params: Arrays, x: Tensor) -> Arrays:
+def _changes(trial: nn.Module, forward: Forward, params: Arrays, x: Tensor) -> Arrays:
+    """What a step takes from the model: each site's gradients, and its buffers after the forward."""
     leaves = {n: p.clone().requires_grad_() for n, p in params.items()}
-    logits = forward(leaves, _buffers(trial, len(x)), x)
+    buffers = _buffers(trial, len(x))
+    logits = forward(leaves, buffers, x)
     weights = torch.linspace(0.5, 1.5, logits[0].numel(), dtype=logits.dtype).view(logits.shape[1:])
     found = torch.autograd.grad((torch.tanh(logits) * weights).sum(), list(leaves.values()), allow_unused=True)
-    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(leaves.items(), found, strict=True)}
+    grads = {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(leaves.items(), found, strict=True)}
+    return grads | buffers
 
 
 def _first_line(error: Exception) -> str:

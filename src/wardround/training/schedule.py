@@ -52,34 +52,35 @@ def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bo
         steps = per_epoch * round.work.epochs
     else:
         steps = np.where(count > 0, round.work.steps or 0, 0).astype(np.int64)
-    total, longest = int(steps.max(initial=0)), int(count.max(initial=0))
+    total = int(steps.max(initial=0))
     if total == 0:
-        empty = np.zeros((0, sites, 0), dtype=np.int64)
-        return Plan(rows=empty, counts=empty[:, :, 0], steps=steps)
+        rows, counts = np.zeros((0, sites, 0), dtype=np.int64), np.zeros((0, sites), dtype=np.int64)
+        return Plan(rows=rows, counts=counts, steps=steps)
 
     time = np.arange(total, dtype=np.int64)[:, None]
     safe = np.maximum(per_epoch, 1)
-    epoch, place = time // safe, time % safe
+    epoch, place = np.where(time < steps, time // safe, -1), time % safe
     first = place * batch
     last = np.where(place == per_epoch - 1, count, first + batch)
     counts = np.where(time < steps, last - first, 0)
 
     width = int(counts.max())
-    position = first[:, :, None] + np.arange(width)
-    valid = np.arange(width) < counts[:, :, None]
-    orders = _orders(keys, count, longest, int(epoch.max()) + 1, round)
-    site = np.arange(sites)[None, :, None]
-    rows = orders[epoch[:, :, None], site, np.minimum(position, longest - 1)]
-    return Plan(rows=np.where(valid, rows, 0), counts=counts, steps=steps)
+    rows = np.zeros((total, sites, width), dtype=np.int64)
+    for number in range(int(epoch.max()) + 1):
+        at, site = np.nonzero(epoch == number)
+        members = np.flatnonzero((epoch == number).any(0))
+        order = _orders(keys[members], count[members], number, round)
+        position = first[at, site][:, None] + np.arange(width)
+        valid = np.arange(width) < counts[at, site][:, None]
+        chosen = order[np.searchsorted(members, site)[:, None], np.minimum(position, order.shape[1] - 1)]
+        rows[at, site] = np.where(valid, chosen, 0)
+    return Plan(rows=rows, counts=counts, steps=steps)
 
 
-def _orders(keys: NDArray[np.uint64], count: Ints, longest: int, epochs: int, round: Round) -> NDArray[Any]:
-    """Permutations, int64 [epochs, K, longest]: a site's own rows come first, in random order."""
-    beyond = np.arange(longest) >= count[:, None]
-    orders = np.empty((epochs, len(count), longest), dtype=np.int64)
-    for epoch in range(epochs):
-        bits = streams.uniform_bits(keys, streams.key("batches", round.seed, round.index, epoch), longest)
-        bits >>= np.uint64(1)  # leaves the largest word free to sort padding behind every real row
-        bits[beyond] = np.uint64(2**64 - 1)
-        orders[epoch] = np.argsort(bits, axis=1)
-    return orders
+def _orders(keys: NDArray[np.uint64], count: Ints, epoch: int, round: Round) -> NDArray[Any]:
+    """One epoch's permutations, int64 [K, longest]: a site's own rows come first, in random order."""
+    longest = int(count.max())
+    bits = streams.uniform_bits(keys, streams.key("batches", round.seed, round.index, epoch), longest)
+    bits >>= np.uint64(1)  # leaves the largest word free to sort padding behind every real row
+    bits[np.arange(longest) >= count[:, None]] = np.uint64(2**64 - 1)
+    return np.argsort(bits, axis=1)

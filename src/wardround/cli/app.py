@@ -1,0 +1,59 @@
+"""The command table, and nothing else: each command lives in its own file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from wardround import __version__
+from wardround.cli import doctor, predict, report, resume, run
+from wardround.cli.exit import guarded
+
+app = typer.Typer(
+    name="wardround",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+  wardround run examples/wdbc.yaml --out runs/demo
+
+  wardround run examples/heart.yaml --set algorithm.name=scaffold
+
+  wardround resume runs/demo
+
+  wardround predict runs/demo rows.csv
+"""
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"wardround {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog=EXAMPLES)
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Hospitals train a diagnostic model together while no patient record leaves any of them."""
+
+
+app.command("run")(run.command)
+app.command("resume")(resume.command)
+app.command("report")(report.command)
+app.command("predict")(predict.command)
+app.command("doctor")(doctor.command)
+
+
+def main() -> None:
+    """The entry point of the `wardround` command."""
+    sys.exit(guarded(app, sys.argv[1:]))

@@ -1,0 +1,113 @@
+"""`wardround doctor`: is this machine ready?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wardround import __version__
+
+_EXTRAS = {
+    "imaging": ("monai", "pydicom", "nibabel"),
+    "he": ("tenseal", "cryptography"),
+    "flower": ("flwr",),
+    "cloud": ("fsspec",),
+    "ray": ("ray",),
+    "keras": ("keras",),
+}
+_DATASETS = {"heart": ("uci_heart/processed.cleveland.data",)}
+_SPARE_BYTES = 2**30
+
+
+def command(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+    """Check Python, PyTorch, devices, optional parts, data and disk; exit code 0 when a run can start.
+
+    [bold]Example[/bold]
+
+      wardround doctor
+    """
+    checks = [*_software(), *_data(), *_disk()]
+    healthy = all(check["state"] != "bad" for check in checks)
+    if as_json:
+        typer.echo(json.dumps({"healthy": healthy, "checks": checks}))
+    else:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        marks = {"good": "[green]ok[/green]", "note": "[yellow]--[/yellow]", "bad": "[red]!![/red]"}
+        table = Table(box=None, show_header=False, padding=(0, 1))
+        for check in checks:
+            table.add_row(marks[check["state"]], check["what"], escape(check["found"]))
+        Console().print(table)
+        typer.echo("ready" if healthy else "not ready: mend the lines marked !!")
+    if not healthy:
+        raise typer.Exit(3)
+
+
+def _check(state: str, what: str, found: str) -> dict[str, Any]:
+    return {"state": state, "what": what, "found": found}
+
+
+def _software() -> list[dict[str, Any]]:
+    checks = [
+        _check("good", "wardround", __version__),
+        _check(
+            "good" if sys.version_info >= (3, 11) else "bad", "Python", f"{platform.python_version()} (3.11 or newer)"
+        ),
+    ]
+    try:
+        import torch
+
+        checks.append(_check("good", "PyTorch", f"{torch.__version__}, {torch.get_num_threads()} threads"))
+        cuda = torch.cuda.is_available()
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []
+        found = ", ".join(names) or ("Apple GPU" if torch.backends.mps.is_available() else "none; the CPU will do")
+        checks.append(_check("good" if names else "note", "GPU", found))
+    except ImportError as error:
+        checks.append(_check("bad", "PyTorch", f"not importable: {error}"))
+    for extra, packages in _EXTRAS.items():
+        absent = [p for p in packages if importlib.util.find_spec(p) is None]
+        if absent:
+            checks.append(_check("note", f"extra {extra}", f'not installed: pip install "wardround[{extra}]"'))
+        else:
+            checks.append(
+                _check("good", f"extra {extra}", ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages))
+            )
+    return checks
+
+
+def _data() -> list[dict[str, Any]]:
+    root = os.environ.get("WARDROUND_DATA")
+    if not root:
+        return [_check("note", "WARDROUND_DATA", "not set: wdbc is built in, other datasets need it")]
+    if not Path(root).is_dir():
+        return [_check("bad", "WARDROUND_DATA", f"{root} is no folder: set it to the one that holds the datasets")]
+    checks = [_check("good", "WARDROUND_DATA", root)]
+    for name, files in _DATASETS.items():
+        missing = [f for f in files if not (Path(root) / f).exists()]
+        checks.append(_check("note" if missing else "good", f"data {name}", f"no {missing[0]}" if missing else "found"))
+    return checks
+
+
+def _disk() -> list[dict[str, Any]]:
+    here = Path.cwd()
+    spare = shutil.disk_usage(here).free
+    writable = os.access(here, os.W_OK)
+    return [
+        _check("good" if spare > _SPARE_BYTES else "note", "disk", f"{spare / 2**30:.1f} GiB free here"),
+        _check(
+            "good" if writable else "note",
+            "folder",
+            f"{here} is {'writable' if writable else 'not writable: use --out'}",
+        ),
+    ]
