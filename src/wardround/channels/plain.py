@@ -105,9 +105,12 @@ def answers_to(reply: Reply, request: Request) -> bool:
     )
 
 
-def quorum_lost(survivors: Sequence[str], asked: Sequence[str], quorum: int, abstained: Mapping[str, str]) -> QuorumLost:
+def quorum_lost(
+    survivors: Sequence[str], asked: Sequence[str], quorum: int, abstained: Mapping[str, str]
+) -> QuorumLost:
     """The error that says who is missing and why."""
-    reasons = {site: abstained.get(site, "no reply") for site in asked if site not in survivors}
+    there = set(survivors)
+    reasons = {site: abstained.get(site, "no reply") for site in asked if site not in there}
     named = "".join(f"; {site}: {reason}" for site, reason in list(reasons.items())[:10])
     return QuorumLost(
         f"{len(survivors)} of {len(asked)} sites contributed, and participation.quorum is {quorum}{named}: bring sites back, "

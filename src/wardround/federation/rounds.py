@@ -25,7 +25,20 @@ from wardround.federation.preprocess import fit_preprocessing
 from wardround.federation.site import Network
 from wardround.store.run import Run
 from wardround.training.metrics import ScoreTable, measure
-from wardround.types import Arrays, Channel, Description, Engine, Json, Message, Reply, Request, Round, Server, Total, Work
+from wardround.types import (
+    Arrays,
+    Channel,
+    Description,
+    Engine,
+    Json,
+    Message,
+    Reply,
+    Request,
+    Round,
+    Server,
+    Total,
+    Work,
+)
 
 Listener = Callable[[Mapping[str, Json]], None]
 """Called with one mapping an event: `event` is `setup`, `round` or `selected`."""

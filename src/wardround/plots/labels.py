@@ -34,8 +34,6 @@ METRICS: Mapping[str, str] = MappingProxyType(
 LOWER_IS_BETTER = frozenset({"brier", "ece", "loss"})
 """Metrics in which a smaller figure is the better one."""
 
-SPLIT_TITLES: Mapping[str, str] = MappingProxyType({"train": "train", "validation": "validation", "test": "test"})
-
 
 def printable(name: object, width: int = 24) -> str:
     """A name as one line of at most `width` characters.

@@ -58,17 +58,17 @@ def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
             raise ConfigError(
                 f"model {type(module).__name__} cannot take rows of shape {tuple(shape)}: {_first_line(error)}"
             ) from error
+        if first.dim() != 2 or len(first) != _ROWS:
+            raise ConfigError(
+                f"model {type(module).__name__} makes outputs of shape {tuple(first.shape)} from {_ROWS} rows of shape "
+                f"{tuple(shape)}: expected logits [rows, outputs]; mend its forward, or the shape of its inputs"
+            )
         # a small dropout often drops nothing in so few rows: the generator's state tells what the outputs hide
         if not (torch.equal(before, torch.get_rng_state()) and torch.equal(first, second)):
             return Probe(
                 stackable=False, independent=False, stochastic=True,
                 reason="sequential: the model draws random numbers while it trains (dropout)",
             )  # fmt: skip
-        if first.dim() != 2 or len(first) != _ROWS:
-            raise ConfigError(
-                f"model {type(module).__name__} makes outputs of shape {tuple(first.shape)} from {_ROWS} rows of shape "
-                f"{tuple(shape)}: expected logits [rows, outputs]; mend its forward, or the shape of its inputs"
-            )
         changed = x.clone()
         changed[:, 1:] = torch.randn(2, _ROWS - 1, *shape, generator=draw, dtype=torch.float64)
         other = _one(trial, plain, params, changed, 0)
@@ -96,8 +96,8 @@ def _stackable(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, inde
         return Probe(stackable=True, independent=independent, stochastic=False, reason=f"stacked: {how}, {rows}")
     if by_hand:
         raise ConfigError(
-            f"model {type(trial).__name__}: its stacked(params, x) and its forward(x) give different gradients or buffers: mend or "
-            "remove it"
+            f"model {type(trial).__name__}: its stacked(params, x) and its forward(x) give different gradients or "
+            "buffers: mend or remove it"
         )
     return Probe(
         stackable=False, independent=independent, stochastic=False,

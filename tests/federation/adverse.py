@@ -1,0 +1,238 @@
+"""An engine as far from one process as a test can be, and everything that goes wrong on the way.
+
+Each site is its own host with its own state file, preprocessing and half of the channel. Requests and replies cross as
+bytes, and a site knows nothing but the bytes it got and the files it wrote. Faults are a pure function of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from wardround import streams, wire
+from wardround.config.job import Job
+from wardround.errors import MessageError
+from wardround.federation import messages
+from wardround.federation.records import Records
+from wardround.federation.site import Host
+from wardround.store.states import SiteStates, StateFile
+from wardround.types import Arrays, Channel, Description, Message, Reply, Request, SiteData
+
+Fault = Literal["lost", "late", "duplicated", "late copy", "asked twice", "crash before", "crash after"]
+"""What happens to one call.
+
+`lost`: the site answers, and nobody hears it. `late`: its answer comes during the next ask. `late copy`: it comes in time
+and again during the next ask. `asked twice`: the request itself is delivered twice. `crash before`: the site's process
+dies before it has done anything. `crash after`: it dies once its answer is sent, and comes back from its disk.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request to one site; task, index and attempt are '' and 0 for direct questions."""
+
+    site: str
+    stage: str
+    task: str = ""
+    index: int = 0
+    attempt: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One reply as it crossed; `stacked` is the engine's envelope, since the message does not say it."""
+
+    call: Call
+    stacked: bool
+    data: bytes
+
+
+Plan = Callable[[Call], frozenset[Fault]]
+Tamper = Callable[[Call, Message], Message]
+
+
+def peaceful(call: Call) -> frozenset[Fault]:
+    """Nothing goes wrong."""
+    return frozenset()
+
+
+def seeded(seed: int, rates: Mapping[Fault, float], task: str | None = None) -> Plan:
+    """Each fault strikes each call (of one task, where it is given) with its own probability, drawn from the call's name."""
+
+    def plan(call: Call) -> frozenset[Fault]:
+        if task is not None and call.task != task:
+            return frozenset()
+        name = (call.site, call.stage, call.task, call.index, call.attempt)
+        struck = {
+            fault for fault, rate in rates.items() if streams.generator("fault", seed, fault, *name).random() < rate
+        }
+        return frozenset(struck)
+
+    return plan
+
+
+def scripted(faults: Mapping[tuple[int, int, str], set[Fault]], task: str = messages.TRAIN) -> Plan:
+    """The faults of one task's contributions by (round, attempt, site)."""
+
+    def plan(call: Call) -> frozenset[Fault]:
+        if call.task != task or call.stage != messages.CONTRIBUTE:
+            return frozenset()
+        return frozenset(faults.get((call.index, call.attempt, call.site), set()))
+
+    return plan
+
+
+class Hospital:
+    """One site's process: what survives a crash is in `folder`."""
+
+    def __init__(
+        self, folder: Path, site: str, job: Job, description: Description, data: SiteData, channel: Channel,
+        states: Callable[[Path, str], SiteStates],
+    ) -> None:  # fmt: skip
+        self._folder, self.site, self._states = folder, site, states
+        self._job, self._description, self._data, self._channel = job, description, data, channel
+        self._host: Host | None = None
+        self.refusals: list[str] = []
+        folder.mkdir(parents=True)
+
+    @property
+    def _prepared(self) -> Path:
+        return self._folder / "prepare.message"
+
+    def host(self) -> Host:
+        """The running process, or a new one from the disk."""
+        if self._host is None:
+            records = Records(self._description, {self.site: self._data})
+            states = self._states(self._folder / "state", self.site)
+            self._host = Host(self._job, records, states, self._channel.site_half(), torch.device("cpu"))
+            if self._prepared.exists():
+                list(self._host.answer(self._received(self._prepared.read_bytes()), (self.site,)))
+        return self._host
+
+    def crash(self) -> None:
+        """Whatever was in memory is gone."""
+        self._host = None
+
+    def answer(self, data: bytes) -> list[tuple[bool, bytes]]:
+        """Answer the request in `data`; a site that cannot make sense of it stays silent, and notes why."""
+        request = self._received(data)
+        host = self.host()
+        try:
+            replies = list(host.answer(request, (self.site,)))
+        except MessageError as error:
+            self.refusals.append(str(error))
+            return []
+        if request.message.stage == messages.PREPARE:
+            self._prepared.write_bytes(data)
+        return [(reply.stacked, self._sent(reply)) for reply in replies]
+
+    def _received(self, data: bytes) -> Request:
+        """The request that crossed, with this site's own facts: the inverse of `messages.for_site`."""
+        message = wire.decode(data)
+        meta = dict(message.meta)
+        facts: Mapping[str, Any] = meta.pop("facts", {})
+        return Request(
+            message=replace(message, meta=meta), facts={name: {self.site: own} for name, own in facts.items()}
+        )
+
+    def _sent(self, reply: Reply) -> bytes:
+        """One site has no axis to stack."""
+        message = reply.message
+        if reply.stacked:
+            message = replace(message, arrays={name: value[0] for name, value in message.arrays.items()})
+        return wire.encode(message)
+
+
+class AdverseEngine:
+    """Hospitals behind bytes.
+
+    Args:
+        folder: where the sites keep their disks, one folder each.
+        job, description, data, channel: as for a run.
+        plan: what goes wrong with which call.
+        tamper: changes a reply on its way.
+        seed: of the order in which replies arrive.
+        states: makes a site's store, so that a test can show what another one would do.
+
+    Attributes:
+        answers: every reply that a site sent, also where nobody heard it.
+        up, down: bytes that crossed.
+    """
+
+    def __init__(
+        self, folder: Path, job: Job, description: Description, data: Mapping[str, SiteData], channel: Channel,
+        *, plan: Plan = peaceful, tamper: Tamper = lambda call, message: message, seed: int = 0,
+        states: Callable[[Path, str], SiteStates] = StateFile,
+    ) -> None:  # fmt: skip
+        self._plan, self._tamper, self._seed, self._asks = plan, tamper, seed, 0
+        self.hospitals = {
+            site: Hospital(folder / site, site, job, description, data[site], channel, states) for site in sorted(data)
+        }
+        self._late: list[Answer] = []
+        self.answers: list[Answer] = []
+        self.up = self.down = 0
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The roster."""
+        return tuple(self.hospitals)
+
+    def ask(self, request: Request, sites: Sequence[str], deadline: float | None) -> Iterator[Reply]:
+        """Every reply that is heard before the deadline, in an order of nobody's choosing."""
+        heard, self._late = self._late, []
+        for site in sites:
+            heard += self._call(request, self.hospitals[site])
+        self._asks += 1
+        order = sorted(range(len(heard)), key=lambda i: streams.key("arrival", self._seed, self._asks, i))
+        for i in order:
+            answer = heard[i]
+            message = self._tamper(answer.call, wire.decode(answer.data))
+            if answer.stacked:
+                message = replace(message, arrays={name: v.unsqueeze(0) for name, v in message.arrays.items()})
+            self.up += len(answer.data)
+            yield Reply(sites=(answer.call.site,), message=message, stacked=answer.stacked)
+
+    def _call(self, request: Request, hospital: Hospital) -> list[Answer]:
+        data = wire.encode(messages.for_site(request, hospital.site))
+        meta = request.message.meta
+        round = meta.get("round", {"index": 0, "attempt": 0})
+        call = Call(
+            site=hospital.site, stage=request.message.stage, task=meta.get("task", ""),
+            index=round["index"], attempt=round["attempt"],
+        )  # fmt: skip
+        faults = self._plan(call)
+        self.down += len(data)
+        if "crash before" in faults:
+            hospital.crash()
+            return []
+        for _ in range(2 if "asked twice" in faults else 1):
+            answers = [Answer(call=call, stacked=stacked, data=data) for stacked, data in hospital.answer(data)]
+        self.answers += answers
+        if "crash after" in faults:
+            hospital.crash()
+        if faults & {"late", "late copy"}:
+            self._late += answers
+        if faults & {"lost", "late"}:
+            return []
+        return answers * 2 if "duplicated" in faults else answers
+
+    def journal(self, index: int, sites: Sequence[str]) -> tuple[tuple[str, ...], Arrays]:
+        """Sites keep their own."""
+        return (), {}
+
+    def restore(self, sites: Sequence[str], states: Arrays) -> None:
+        """Sites keep their own."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def state(self, site: str) -> Arrays:
+        """What a site keeps, [1, ...], from its disk."""
+        hospital = self.hospitals[site]
+        hospital.crash()
+        host = hospital.host()
+        return host.states.read((site,), host.network.initial_state)
