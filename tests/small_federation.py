@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -39,7 +40,8 @@ def make_rows(
     count = np.array(counts, dtype=np.int64)
     features = torch.randn(int(count.sum()), *shape, generator=draw, dtype=torch.float64)
     features += torch.from_numpy(np.repeat(np.linspace(-0.5, 0.5, len(count)), count)).view(-1, *[1] * len(shape))
-    signal = features.flatten(1).mean(1) * features[0].numel() ** 0.5
+    width = math.prod(shape)
+    signal = features.reshape(-1, width).sum(1) / width**0.5
     noisy = signal + torch.randn(len(signal), generator=draw, dtype=torch.float64)
     labels = torch.bucketize(noisy, torch.linspace(-0.5, 0.5, classes - 1) if classes > 2 else torch.zeros(1))
     return Rows(

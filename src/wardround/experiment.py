@@ -22,18 +22,21 @@ import numpy as np
 import torch
 
 from wardround import __version__
+from wardround.aggregation import registry as aggregation
+from wardround.algorithms import registry as algorithms
 from wardround.channels import registry as channels
 from wardround.config.job import Job
 from wardround.config.plugins import construct, resolve
 from wardround.data import registry as datasets
 from wardround.data.partition import partition
 from wardround.data.split import split_patients
-from wardround.errors import ConfigError, Refused, RunError
+from wardround.errors import ConfigError, Refused, RunError, StorageError
 from wardround.federation import messages
 from wardround.federation.engines.local import LocalEngine
 from wardround.federation.records import Records
 from wardround.federation.rounds import Federation, Listener, Outcome
 from wardround.federation.site import Host
+from wardround.models import registry as models
 from wardround.store.run import Run
 from wardround.store.states import StateTable
 from wardround.training import figures as compare
@@ -85,52 +88,130 @@ def device_of(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        float(torch.zeros(1, device=device))
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"engine.device = {name!r} is not available here: {str(error).splitlines()[0]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"engine.device = {name!r} is not available here: {reason}; choose cpu, or auto for the best there is"
+        ) from error
     return device
 
 
 def run(
-    job: Job, out: Path | str, *, resume: bool = False, report: bool = True, listener: Listener = lambda event: None
-) -> Result:
+    job: Job, out: Path | str, *,
+    resume: bool = False, overwrite: bool = False, report: bool = True, listener: Listener = lambda event: None,
+) -> Result:  # fmt: skip
     """Run a job into a folder, and return what `result.json` holds.
+
+    What cannot run is refused before anything is written; a run that fails before its first commit leaves no folder, so
+    that the mended job can be given the same one.
 
     Args:
         job: what to run.
-        out: the run's folder; it must not hold a run yet, unless `resume`.
+        out: the run's folder; it must not hold a run yet, unless `resume` or `overwrite`.
         resume: go on from the last commit of a run that was cut short; the result equals an uninterrupted one.
+        overwrite: delete the run that the folder holds, once it is certain that this one can begin.
         report: whether to write `report.html` and the figures.
-        listener: told of progress, one mapping an event; `arm` says which model is being trained.
+        listener: told of progress, one mapping an event; `arm` says which model is being trained. After training come
+            `figures` and `report`, without an arm.
 
     Raises:
         WardroundError: see `wardround.errors`; each class has the exit code of the command line.
     """
     out = Path(out)
+    _check_names(job)
     if job.engine.threads is not None:
         torch.set_num_threads(job.engine.threads)
     description, data = records_of(job)
+    if len(description.classes) != 2:
+        raise ConfigError(
+            f"data.dataset = {job.data.dataset!r} has {len(description.classes)} classes: this version judges models of two"
+        )
+    _check_participation(job, len(data))
     records = Records(description, data)
-    facts = _facts(records)
-    with _open(out, job, facts, resume=resume) as folder:
-        if folder.status == "done" and (out / "result.json").exists():
-            result: Result = folder.read_json("result.json")
-            return result
-        try:
-            result = _experiment(job, folder, description, data, records, listener)
-        except KeyboardInterrupt:
-            folder.finish("interrupted")
-            raise
-        except Exception as error:
-            folder.finish("failed", f"{type(error).__name__}: {error}")
-            raise
+    facts = _facts(job, records)
+    if overwrite and not resume:
+        Run.discard(out)
+    folder = _open(out, job, facts, resume=resume)
+    try:
+        with folder:
+            return _complete(job, folder, description, data, records, report, listener)
+    except Exception:
+        if not resume and folder.completed is None:
+            Run.discard(out)
+        raise
+
+
+def _complete(
+    job: Job, folder: Run, description: Description, data: Mapping[str, SiteData], records: Records, report: bool,
+    listener: Listener,
+) -> Result:  # fmt: skip
+    if folder.status == "done" and (folder.path / "result.json").exists():
+        recorded: Result = folder.read_json("result.json")
+        return recorded
+    try:
+        result = _experiment(job, folder, description, data, records, listener)
         folder.write_json("result.json", result)
         if report:
+            listener({"event": "report"})
             from wardround import report as pages
 
-            pages.build(out, result)
+            pages.build(folder.path, result)
         folder.finish("done")
-        return result
+    except BaseException as error:
+        _record_failure(folder, error)
+        raise
+    return result
+
+
+def _record_failure(folder: Run, error: BaseException) -> None:
+    interrupted = not isinstance(error, Exception)
+    try:
+        folder.finish(
+            "interrupted" if interrupted else "failed", "" if interrupted else f"{type(error).__name__}: {error}"
+        )
+    except StorageError:
+        # the disk that failed the run may fail this note too; the first failure is the one to tell
+        return
+
+
+def _check_names(job: Job) -> None:
+    """Refuse what could never run, before a record is read: unknown names, a device that is not there, no way to judge."""
+    algorithms.local_rule(job.algorithm)
+    algorithms.server_rule(job.algorithm)
+    aggregation.build(job.aggregation)
+    channels.build(job.privacy.channel)
+    resolve(job.model.name, models.MODELS, "model.name")
+    engine = resolve(job.engine.kind, ENGINES, "engine.kind")
+    if CENTRALIZED in job.evaluation.baselines and not getattr(engine, "merges", False):
+        raise Refused(
+            f"evaluation.baselines asks for centralized, and engine.kind = {job.engine.kind} cannot merge the sites' "
+            "records: leave it out (baselines: [local])"
+        )
+    if job.evaluation.release_scores is False:
+        raise Refused(
+            "evaluation.release_scores = false: this version compares models on row scores of one process, which hand them "
+            "to their own report only; figures from histograms alone come with the secure channels"
+        )
+    device_of(job.engine.device)
+
+
+def _check_participation(job: Job, sites: int) -> None:
+    spec = job.participation
+    if spec.count is not None and spec.count > sites:
+        raise ConfigError(
+            f"participation.count = {spec.count}, and there are {sites} sites: ask at most {sites}, or give a fraction"
+        )
+    asked = _asked(job, sites)
+    if spec.quorum is not None and spec.quorum > asked:
+        raise ConfigError(
+            f"participation.quorum = {spec.quorum} can never be met: {asked} of {sites} sites are asked each round; "
+            "lower the quorum, or ask more sites"
+        )
+
+
+def _asked(job: Job, sites: int) -> int:
+    return job.participation.count or max(1, round(job.participation.fraction * sites))
 
 
 def _experiment(
@@ -144,6 +225,7 @@ def _experiment(
         with _sub_run(folder, name, own) as sub:
             arms[name] = _train(name, own, sub, description, merged, listener, parent=federated, data=data)
     _save_model(job, folder, description, federated)
+    listener({"event": "figures"})
     return _result(job, folder, description, records, arms)
 
 
@@ -163,7 +245,7 @@ def alone(job: Job) -> Job:
 def centralized(job: Job, sites: int) -> Job:
     """All records in one place: the same loop over one merged site, with the same number of rows seen a round."""
     steps = job.training.local_steps
-    asked = job.participation.count or max(1, round(job.participation.fraction * sites))
+    asked = _asked(job, sites)
     return _changed(
         job,
         {
@@ -236,11 +318,6 @@ def _engine(job: Job, host: Host) -> LocalEngine:
 
 def _judge(job: Job, engine: LocalEngine, outcome: Outcome) -> tuple[float, Tables]:
     """The threshold, from validation rows alone, and the test scores of each site."""
-    if job.evaluation.release_scores is False:
-        raise Refused(
-            "evaluation.release_scores = false: this version compares models on row scores of one process, which hand them "
-            "to their own report only; figures from histograms alone come with the secure channels"
-        )
     validation = ScoreTable.merge(list(_scores(engine, outcome, "validation").values()))
     how = job.evaluation.threshold
     threshold = 0.5 if isinstance(how, str) and not len(validation) else choose_threshold(validation, how)
@@ -305,7 +382,7 @@ def _result(job: Job, folder: Run, description: Description, records: Records, a
             "local_names": sorted(names),
         },
         "preprocessing": {"features": list(outcome.preprocessing.names) if outcome.preprocessing else []},
-        "environment": folder.facts["versions"] | {"device": job.engine.device, "threads": torch.get_num_threads()},
+        "environment": folder.facts["versions"] | {key: folder.facts[key] for key in ("device", "threads")},
         "overlay_average": bool(federated.overlay),
     }
     return result
@@ -354,9 +431,10 @@ def _save_model(job: Job, folder: Run, description: Description, arm: _Arm) -> N
 # ------------------------------------------------------------------------------------------------------- folders
 
 
-def _facts(records: Records) -> dict[str, Any]:
+def _facts(job: Job, records: Records) -> dict[str, Any]:
     return {
         "data": records.fingerprint(),
+        "device": str(device_of(job.engine.device)),
         "threads": torch.get_num_threads(),
         "versions": {
             "wardround": __version__,

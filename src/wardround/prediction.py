@@ -66,15 +66,22 @@ def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
 
     Raises:
         RunError: no model there, or a damaged one.
-        DataError: a site that the run does not have.
+        DataError: a site that the run does not have, or a site where the run is not personalised.
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     arrays, meta = _read(file)
-    job = Job.model_validate_json(meta["job"])
-    shape, classes = json.loads(meta["shape"]), tuple(json.loads(meta["classes"]))
-    stored = json.loads(meta["preprocessing"])
-    personalized = bool(json.loads(meta["personalized"]))
+    try:
+        job = Job.model_validate_json(meta["job"])
+        shape, classes = json.loads(meta["shape"]), tuple(json.loads(meta["classes"]))
+        stored = json.loads(meta["preprocessing"])
+        personalized = bool(json.loads(meta["personalized"]))
+        threshold = float(meta["threshold"])
+    except (KeyError, ValueError) as error:
+        raise RunError(
+            f"{file} is not a model that this version of wardround wrote ({type(error).__name__}: {error}): give the folder "
+            "of a finished run, or its model.safetensors"
+        ) from error
     overlay = _overlay(file.parent, site, personalized)
     if overlay is not None:
         extra, own = overlay
@@ -91,7 +98,7 @@ def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
     return Predictor(
         job=job,
         classes=classes,
-        threshold=float(meta["threshold"]),
+        threshold=threshold,
         preprocessing=Preprocessing.from_json(stored) if stored is not None else None,
         site=site or "",
         personalized=personalized,
@@ -137,6 +144,8 @@ def _read(file: Path) -> tuple[Arrays, dict[str, str]]:
 
 def _overlay(folder: Path, site: str | None, personalized: bool) -> tuple[Arrays, dict[str, str]] | None:
     if not personalized:
+        if site is not None:
+            raise DataError(f"site {site!r}: the run in {folder} made one model for all sites: score without a site")
         return None
     if site is None:
         average = folder / "overlay-average.safetensors"

@@ -9,8 +9,9 @@ import torch
 
 from wardround.types import Arrays, Term
 
-WEIGHT = "weight"
-"""Name, in a weighed term, of the sum of fractions."""
+WEIGHT = ".weight"
+"""Name, in a weighed term, of the sum of fractions. The dot keeps it apart from a parameter that is named `weight`: no full
+name in PyTorch begins with one."""
 
 
 def fractions(term: Term) -> torch.Tensor:
@@ -19,23 +20,23 @@ def fractions(term: Term) -> torch.Tensor:
 
 
 def weighed_sum(term: Term) -> Arrays:
-    """Sum over the K sites of fraction x array, and of the fractions themselves under the name `weight`.
+    """Sum over the K sites of fraction x array, and of the fractions themselves under the name `WEIGHT`.
 
-    Arrays keep their floating dtype; integers are summed as float64. A site of weight 0 adds nothing.
+    Sums lie on the CPU, whatever device trained. Arrays keep their floating dtype; integers are summed as float64. A site of weight 0 adds nothing.
     """
     share = fractions(term)
     sums: Arrays = {WEIGHT: share.sum()}
     for name, value in term.arrays.items():
         wide = value if value.is_floating_point() else value.double()
-        sums[name] = torch.tensordot(share.to(wide), wide, dims=1)
+        sums[name] = torch.tensordot(share.to(wide), wide, dims=1).cpu()
     return sums
 
 
 def weighed(term: Term) -> Arrays:
-    """Fraction x array of each site, [K, ...], and the fractions [K] under the name `weight`."""
+    """Fraction x array of each site, [K, ...], and the fractions [K] under the name `WEIGHT`."""
     share = fractions(term)
     scaled: Arrays = {WEIGHT: share}
     for name, value in term.arrays.items():
         wide = value if value.is_floating_point() else value.double()
-        scaled[name] = wide * share.to(wide).view(-1, *[1] * (wide.dim() - 1))
+        scaled[name] = (wide * share.to(wide).view(-1, *[1] * (wide.dim() - 1))).cpu()
     return scaled

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from wardround.errors import INTERRUPTED, WardroundError
+from wardround.errors import INTERRUPTED, StorageError, WardroundError
 
 INTERNAL = 70
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def guarded(app: Any, arguments: Sequence[str]) -> int:
@@ -18,12 +20,14 @@ def guarded(app: Any, arguments: Sequence[str]) -> int:
     try:
         returned = app(list(arguments), standalone_mode=False)
     except KeyboardInterrupt:
-        print("interrupted; a run goes on with `wardround resume DIR`", file=sys.stderr)
-        return INTERRUPTED
+        returned = INTERRUPTED
     except BrokenPipeError:
         return 0
     except Exception as error:  # noqa: BLE001 - the last place that can say what happened
-        return _explain(error, as_json="--json" in arguments)
+        returned = _explain(error, as_json="--json" in arguments)
+    # the command-line library turns an interruption into this code itself, or into an Abort, by its version
+    if returned == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
     return returned if isinstance(returned, int) else 0
 
 
@@ -38,6 +42,10 @@ def _explain(error: Exception, *, as_json: bool) -> int:
         return int(error.exit_code)
     if type(error).__name__ == "Abort":
         return INTERRUPTED
+    if isinstance(error, OSError) and error.errno in _DISK:
+        # temporary folders and libraries write too, past the store
+        _say(error, f"{error}: see to the disk, then try again", StorageError.exit_code, as_json=as_json)
+        return StorageError.exit_code
     traceback.print_exc()
     text = f"internal error: {type(error).__name__}: {error}. This is a defect: please report it"
     _say(error, text, INTERNAL, as_json=as_json)

@@ -40,4 +40,4 @@ def command(
 
     with console:
         result = run(job, folder, resume=True, report=not no_report, listener=console.listen)
-    console.show(result, report=not no_report)
+    console.show(result)

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from wardround.cli.options import Json, NoReport, Quiet
-from wardround.errors import ConfigError
 
 
 def command(
@@ -40,14 +39,12 @@ def command(
 
     job = load(config, overrides or [])
     folder = out if out is not None else _unused(Path("runs") / job.name.replace(" ", "-"))
-    if overwrite:
-        _remove_run(folder)
     console = Console(as_json=as_json, quiet=quiet, folder=folder)
     from wardround.experiment import run
 
     with console:
-        result = run(job, folder, report=not no_report, listener=console.listen)
-    console.show(result, report=not no_report)
+        result = run(job, folder, overwrite=overwrite, report=not no_report, listener=console.listen)
+    console.show(result)
 
 
 def _unused(folder: Path) -> Path:
@@ -56,15 +53,3 @@ def _unused(folder: Path) -> Path:
         candidate = folder.with_name(f"{folder.name}-{number}")
         number += 1
     return candidate
-
-
-def _remove_run(folder: Path) -> None:
-    import shutil
-
-    if not folder.exists():
-        return
-    if not (folder / "run.json").exists():
-        raise ConfigError(
-            f"--overwrite {folder}: it holds no run (no run.json), so it is left alone: give another --out"
-        )
-    shutil.rmtree(folder)

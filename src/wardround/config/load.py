@@ -14,6 +14,9 @@ from wardround.config.job import Job
 from wardround.errors import ConfigError
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice, which YAML would silently let win."""
 
@@ -21,6 +24,8 @@ class _UniqueKeys(yaml.SafeLoader):
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
+            continue
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
             raise ConfigError(f"line {key_node.start_mark.line + 1}: the key '{key}' is given twice: remove one")
@@ -35,10 +40,14 @@ def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text; ConfigError with line and column where it is malformed."""
     try:
         return yaml.load(text, Loader=_UniqueKeys)
+    except ConfigError as error:
+        raise ConfigError(f"{where}, {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from error
+    except ValueError as error:  # a date that is none, say
+        raise ConfigError(f"{where}: not YAML: {error}") from error
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> Job:
@@ -84,25 +93,53 @@ def _override(tree: dict[str, Any], override: str) -> None:
         node[part] = child
         node = child
     node[parts[-1]] = parse_yaml(text, f"--set {name}")
-    # the two ways to say how much local work and how many sites exclude each other: an override replaces its twin
-    twins = {"local_steps": "local_epochs", "local_epochs": "local_steps"}
-    twin = twins.get(parts[-1])
-    if twin and len(parts) == 2 and parts[0] == "training" and node[parts[-1]] is not None:
+    twin = _TWINS.get(".".join(parts))
+    if twin and node[parts[-1]] is not None:
         node.pop(twin, None)
 
 
+_TWINS = {
+    "training.local_steps": "local_epochs",
+    "training.local_epochs": "local_steps",
+    "participation.fraction": "count",
+}
+"""Two ways to say one thing exclude each other: an override replaces its twin."""
+
+
 def _explain(error: ValidationError, where: str) -> str:
-    lines = []
+    lines: list[str] = []
+    reasons: dict[str, list[str]] = {}
     for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"] if part not in ("function-after", "function-before"))
+        place, reason = _place(item["loc"]), str(item["msg"])
         if item["type"] == "extra_forbidden":
             lines.append(_unknown_key(item["loc"]))
         elif item["type"] == "value_error":
-            reason = str(item["msg"]).removeprefix("Value error, ")
+            reason = reason.removeprefix("Value error, ")
             lines.append(f"{place}: {reason}" if place else reason)
         else:
-            lines.append(f"{place} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+            # a key that allows this or that gives one error for each, and they make one line
+            reason = _PLAIN.get(item["type"], f"{reason[0].lower()}{reason[1:]}")
+            reasons.setdefault(f"{place} = {item['input']!r}", []).append(reason)
+    lines += [f"{given}: {', or '.join(dict.fromkeys(found))}" for given, found in reasons.items()]
     return f"{where}: " + "; ".join(dict.fromkeys(lines))
+
+
+_PLAIN = {
+    "model_type": "expected keys and values under it",
+    "tuple_type": "expected a list, such as [a, b]",
+    "dict_type": "expected keys and values under it",
+}
+"""Kinds of errors that are said in the words of YAML."""
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """The key as a user writes it: without the names that a validator gives to alternatives."""
+    known: list[str] = []
+    for part in location:
+        if known and not _fields_at(tuple(known)) and not isinstance(part, int):
+            break
+        known.append(str(part))
+    return ".".join(known)
 
 
 def _unknown_key(location: tuple[int | str, ...]) -> str:
@@ -113,9 +150,10 @@ def _unknown_key(location: tuple[int | str, ...]) -> str:
     if close:
         nearest = ".".join([*(str(part) for part in location[:-1]), close[0]])
         return f"unknown key '{place}': did you mean '{nearest}'?"
-    everywhere = {name: path for path, name in _all_keys(Job, "")}
-    other = difflib.get_close_matches(key, list(everywhere), n=1, cutoff=0.75)
-    hint = f"did you mean '{everywhere[other[0]]}'? " if other else ""
+    everywhere = _all_keys(Job, "")
+    other = difflib.get_close_matches(key, [name for _, name in everywhere], n=1, cutoff=0.75)
+    paths = " or ".join(f"'{path}'" for path, name in everywhere if other and name == other[0])
+    hint = f"did you mean {paths}? " if paths else ""
     return f"unknown key '{place}': {hint}known here: {', '.join(sorted(fields))}"
 
 

@@ -13,10 +13,15 @@ from wardround.errors import ConfigError
 def load_object(reference: str, where: str) -> Any:
     """The object that `module:Attribute` names. Raises ConfigError that says which half is missing."""
     module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"{where} = {reference!r}: expected 'module:Class'")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"{where} = {reference!r}: the module '{module_name}' cannot be imported: {error}") from error
+    except Exception as error:  # a plug-in may fail in any way while it is imported
+        raise ConfigError(
+            f"{where} = {reference!r}: the module '{module_name}' cannot be imported: {type(error).__name__}: {error}; "
+            "install it, or name its folder in PYTHONPATH"
+        ) from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:

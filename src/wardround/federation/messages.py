@@ -75,7 +75,8 @@ def contribution_message(contribution: Contribution) -> Message:
     for name, term in contribution.terms.items():
         arrays |= {f"{name}/array/{n}": value for n, value in term.arrays.items()}
         arrays[f"{name}/weights"] = term.weights
-    maxima = {name: term.maximum for name, term in contribution.terms.items()}
+    # a list keeps the order of the terms, on which the bytes of the reply depend; the keys of an object are sorted
+    maxima = [[name, term.maximum] for name, term in contribution.terms.items()]
     meta = {"sites": list(contribution.sites), "maxima": maxima, "abstained": dict(contribution.abstained)}
     return Message(stage="written-ahead", meta=meta, arrays=arrays)
 
@@ -83,7 +84,7 @@ def contribution_message(contribution: Contribution) -> Message:
 def contribution_from(message: Message) -> Contribution:
     """The contribution that was written ahead."""
     terms = {}
-    for name, maximum in message.meta["maxima"].items():
+    for name, maximum in message.meta["maxima"]:
         prefix = f"{name}/array/"
         arrays = {n.removeprefix(prefix): v for n, v in message.arrays.items() if n.startswith(prefix)}
         terms[name] = Term(arrays=arrays, weights=message.arrays[f"{name}/weights"], maximum=maximum)

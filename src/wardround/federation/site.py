@@ -64,7 +64,8 @@ class Network:
             buffers={n: v for n, v in whole.buffers.items() if n not in self.local},
         )
         stays = {LOCAL + n: v for n, v in {**whole.params, **whole.buffers}.items() if n in self.local}
-        self.initial_state: Arrays = {**self.rule.initial(self.shared), **stays}
+        initial = {**self.rule.initial(self.shared), **stays}
+        self.initial_state: Arrays = {name: value.cpu() for name, value in initial.items()}
         self.parameters = sum(v.numel() for v in whole.params.values())
         self._job, self._shape = job, shape
 
@@ -174,7 +175,7 @@ class Host:
         server = messages.server_from(self._here(request.message.arrays))
         states = self._read(sites)
         logits, labels, owner = self.network.evaluator.logits(server.model, states, self.records.rows(sites, split))
-        scores = positive_probability(logits).cpu()
+        scores = positive_probability(logits)
         for k, site in enumerate(sites):
             mine = torch.from_numpy(owner == k)
             arrays = {"scores": scores[mine], "labels": labels.cpu()[mine]}
@@ -234,6 +235,7 @@ class Host:
         whole = bool(good.all())
         staged = sites if whole else tuple(s for s, fine in zip(sites, good.tolist(), strict=True) if fine)
         kept = trained.states if whole else {n: v[good.to(v.device)] for n, v in trained.states.items()}
+        kept = {name: value.cpu() for name, value in kept.items()}
         self.states.stage(round.index, staged, kept, reply=messages.contribution_message(contribution))
         return contribution
 
@@ -257,7 +259,7 @@ class Host:
         return Contribution(sites=sites, terms={"statistics": Term(arrays=arrays, weights=ones, maximum=1.0)})
 
     def _read(self, sites: tuple[str, ...]) -> Arrays:
-        return self.states.read(sites, self.network.initial_state)
+        return self._here(self.states.read(sites, self.network.initial_state))
 
     def _here(self, arrays: Mapping[str, torch.Tensor]) -> Arrays:
         return {name: value.to(self._device) for name, value in arrays.items()}

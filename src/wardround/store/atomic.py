@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from pathlib import Path
 from typing import NoReturn
 
@@ -115,6 +116,29 @@ def remove(path: Path) -> None:
         return
     except OSError as error:
         _refuse(path, "deleted", error, "nothing else was changed")
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it; nothing happens where there is none.
+
+    Raises:
+        StorageError: some of it cannot be deleted.
+    """
+    if path.is_symlink() or not path.is_dir():
+        remove(path)
+        return
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        _refuse(path, "deleted", error, "some of it may be gone")
+
+
+def remove_folder(path: Path) -> None:
+    """Delete an empty folder; one that is not, or that cannot be deleted, stays."""
+    try:
+        path.rmdir()
+    except OSError:
+        return
 
 
 def make_folder(path: Path) -> None:

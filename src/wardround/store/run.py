@@ -131,6 +131,28 @@ class Run:
                 lock.release()
             raise
 
+    @staticmethod
+    def discard(path: Path | str) -> None:
+        """Delete the run that a folder holds, in whatever state it is; nothing happens where there is no run.
+
+        Raises:
+            RunError: somebody is writing it.
+            StorageError: something in it cannot be deleted; what is left is still a run's folder.
+        """
+        path = Path(path)
+        # the head goes last: a deletion that is cut short leaves a folder that can be discarded again
+        names = [name for name in atomic.names(path) if name not in ("run.json", _LOCK)]
+        if not (path / "run.json").exists():
+            return
+        lock = _acquire(path)
+        try:
+            for name in [*names, "run.json"]:
+                atomic.remove_tree(path / name)
+        finally:
+            lock.release()
+        atomic.remove(path / _LOCK)
+        atomic.remove_folder(path)
+
     def close(self) -> None:
         """Let another writer in; nothing may be written afterwards. Closing twice is one closing."""
         if self._lock is not None:

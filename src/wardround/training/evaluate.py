@@ -119,10 +119,11 @@ def figures(logits: Tensor, labels: Tensor, owner: Ints, *, sites: int, bins: in
         float64 `loss` [K] (summed over rows), `rows` [K], and for two classes `positives`, `negatives`, `score_sums`
         [K, bins]: rows of each class in each bin, and the sum of their scores.
     """
-    where = torch.from_numpy(owner).to(logits.device)
+    logits, labels = logits.cpu(), labels.cpu()  # float64 sums, which not every accelerator has
+    where = torch.from_numpy(owner)
 
     def by_site(values: Tensor) -> Tensor:
-        return torch.zeros(sites, dtype=torch.float64, device=logits.device).index_add_(0, where, values.double())
+        return torch.zeros(sites, dtype=torch.float64).index_add_(0, where, values.double())
 
     found = {"loss": by_site(row_losses(logits, labels)), "rows": by_site(torch.ones_like(labels))}
     if logits.shape[-1] <= 2:
@@ -131,7 +132,7 @@ def figures(logits: Tensor, labels: Tensor, owner: Ints, *, sites: int, bins: in
         cell = where * bins + (finite * bins).long().clamp_(0, bins - 1)
 
         def table(values: Tensor) -> Tensor:
-            empty = torch.zeros(sites * bins, dtype=torch.float64, device=logits.device)
+            empty = torch.zeros(sites * bins, dtype=torch.float64)
             return empty.index_add_(0, cell, values.double()).view(sites, bins)
 
         found |= {
@@ -139,4 +140,4 @@ def figures(logits: Tensor, labels: Tensor, owner: Ints, *, sites: int, bins: in
             "negatives": table((labels != 1).double()),
             "score_sums": table(finite),
         }
-    return {name: value.cpu() for name, value in found.items()}
+    return found

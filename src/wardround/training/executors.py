@@ -75,7 +75,7 @@ class _Executor:
         return Trained(
             terms={term: arrays for term, arrays in terms.items() if arrays},
             states={**kept, **{LOCAL + n: value for n, value in local.items()}},
-            loss=losses[back].cpu() / taken,
+            loss=losses[back].cpu().double() / taken,
         )
 
     def _trainable(self) -> list[str]:
@@ -114,14 +114,14 @@ def _run_prefixes(
     executor: _Executor, forward: Forward, rule: LocalRule, server: Server, training: Sites, data: Rows, round: Round,
     steps: Plan, order: NDArray[np.int64],
 ) -> Tensor:  # fmt: skip
-    """All steps of row-independent modules. Returns the summed losses, float64 [K], in training order."""
+    """All steps of row-independent modules. Returns the summed losses, [K], in training order."""
     device = data.features.device
     counts = steps.counts[:, order]
     flat = torch.from_numpy(steps.rows[:, order] + data.start[order][:, None]).to(device)
     places = np.arange(steps.rows.shape[2])
     share = np.where(places < counts[:, :, None], 1.0 / np.maximum(counts, 1)[:, :, None], 0.0)
     weights = torch.from_numpy(share).to(device, data.features.dtype)
-    losses = torch.zeros(len(order), dtype=torch.float64, device=device)
+    losses = torch.zeros(len(order), dtype=data.features.dtype, device=device)
     active = (counts > 0).sum(1)
     widths = counts.max(1, initial=0)
     view, shown = training, len(order)
@@ -143,7 +143,7 @@ def _run_groups(
     device, sites = data.features.device, len(order)
     counts = steps.counts[:, order]
     rows = torch.from_numpy(steps.rows[:, order] + data.start[order][:, None]).to(device)
-    losses = torch.zeros(sites, dtype=torch.float64, device=device)
+    losses = torch.zeros(sites, dtype=data.features.dtype, device=device)
     for t in range(len(counts)):
         for size in np.unique(counts[t][counts[t] > 0]):
             members = np.flatnonzero(counts[t] == size)

@@ -25,6 +25,6 @@ def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def positive_probability(logits: Tensor) -> Tensor:
-    """Probability of class 1, float64 [...], of logits [..., 1] or [..., 2]."""
-    wide = logits.double()
+    """Probability of class 1, float64 [...] on the CPU, of logits [..., 1] or [..., 2]."""
+    wide = logits.cpu().double()
     return torch.sigmoid(wide.squeeze(-1)) if wide.shape[-1] == 1 else torch.softmax(wide, -1)[..., 1]

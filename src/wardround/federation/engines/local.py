@@ -19,7 +19,12 @@ class LocalEngine:
     Args:
         host: the sites.
         chunk: sites trained together, or None to choose by memory once the model is known.
+
+    Attributes:
+        merges: whether the records of all sites lie in one place, so that they can be merged into a centralised baseline.
     """
+
+    merges = True
 
     def __init__(self, host: Host, chunk: int | None = None) -> None:
         self.host = host
