@@ -39,7 +39,7 @@ def results_of(overrides: list[str], learning_rate: float) -> Results:
     for seed in SEEDS:
         rate = f"training.optimizer.learning_rate={learning_rate}"
         with tempfile.TemporaryDirectory() as folder:
-            job = load(CONFIG, [f"seed={seed}", "evaluation.bootstrap=0", rate, *overrides])
+            job = load(CONFIG, [f"seed={seed}", "evaluation.bootstrap=0", "engine.threads=1", rate, *overrides])
             results.append(run(job, Path(folder) / "run", report=False))
     return results
 

@@ -286,7 +286,6 @@ def _train(
         job, engine, channel, description, folder, lambda event: listener({"arm": name, **event}), given
     )
     outcome = federation.train()
-    overlay = federation.overlay_average(outcome)
     if name == CENTRALIZED and data is not None:
         # the merged model is judged at the hospitals its rows came from
         host = Host(job, Records(description, data), StateTable(tuple(sorted(data))), channel.site_half(), device)
@@ -299,7 +298,7 @@ def _train(
     personalized = bool(outcome.network.local) or bool(host.own)
     arm = _Arm(
         outcome=outcome, history=federation.history(), threshold=threshold, test=test,
-        personalized=personalized, overlay=overlay, own=host.own,
+        personalized=personalized, overlay=outcome.overlay, own=host.own,
     )  # fmt: skip
     if name == FEDERATED:
         _save_overlays(folder, engine, arm)

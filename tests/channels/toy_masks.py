@@ -126,9 +126,9 @@ class ToyMasksSite:
         for k, site in enumerate(contribution.sites):
             self._remembered(exchange, site)
             masked = {name: _encoded(value[k]) for name, value in arrays.items()}
-            for other in roster:
+            for other, key in roster.items():
                 if other != site:
-                    seed = _pair(roster[site], roster[other], exchange)
+                    seed = _pair(roster[site], key, exchange)
                     for name, value in masked.items():
                         masked[name] = value + _mask(seed, name, value.shape, positive=site < other)
             mine = {s: reason for s, reason in contribution.abstained.items() if s == site}

@@ -25,4 +25,6 @@ class Diverging(FedAvg):
     ) -> tuple[dict[str, Arrays], Arrays]:
         """One term, `marker`, which nobody reads."""
         bad = progress.steps == self.steps
-        return {"marker": {"value": torch.where(bad, torch.full_like(progress.steps, float("nan")), progress.steps)}}, {}
+        return {
+            "marker": {"value": torch.where(bad, torch.full_like(progress.steps, float("nan")), progress.steps)}
+        }, {}

@@ -20,7 +20,7 @@ from federation.trials import SITES, Trained, a_job, adverse_engine, data_of, lo
 from wardround.channels.plain import Plain
 from wardround.config.job import Job
 from wardround.data.preprocess import Preprocessing
-from wardround.store.states import SiteStates, Sites, StateFile
+from wardround.store.states import Sites, SiteStates, StateFile
 from wardround.types import Arrays
 
 Vector = NDArray[np.float64]

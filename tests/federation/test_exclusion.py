@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,8 +26,10 @@ from federation.trials import (
     trained,
     with_huge_values,
 )
+from wardround.aggregation.weighting import WEIGHT
 from wardround.channels.plain import Plain
 from wardround.config.job import Job
+from wardround.data.preprocess import Preprocessing
 from wardround.errors import MessageError, QuorumLost
 from wardround.federation import messages
 from wardround.federation.site import Host
@@ -37,15 +40,16 @@ BAD = "site-3"
 OTHERS = tuple(site for site in SITES if site != BAD)
 
 
-def poisoned(job: Job) -> dict[str, SiteData]:
+def poisoned(job: Job, given: Preprocessing | None) -> dict[str, SiteData]:
     """Everyone's records, those of one site in units that overflow."""
+    assert given is not None
     data = data_of(job)[1]
-    return {**data, BAD: with_huge_values(data[BAD])}
+    return {**data, BAD: with_huge_values(data[BAD], given)}
 
 
 def rows_of(job: Job, sites: tuple[str, ...], split: int) -> int:
     data = data_of(job)[1]
-    return sum(int((data[site].split == split).sum()) for site in sites)
+    return sum(int(np.sum(data[site].split == split)) for site in sites)
 
 
 # ----------------------------------------------------------------------------------------- the site's own abstention
@@ -57,7 +61,7 @@ def test_a_site_whose_update_is_not_finite_abstains(rule: str, where: str, tmp_p
     job = a_job(rule)
     given = plain(tmp_path / "plain", job).outcome.preprocessing
     channel = ToyMasks() if "masks" in where else Plain()
-    data = poisoned(job)
+    data = poisoned(job, given)
     if "bytes" in where:
         engine: Any = adverse_engine(tmp_path / "sites", job, channel, data=data)
     else:
@@ -71,9 +75,7 @@ def test_a_site_whose_update_is_not_finite_abstains(rule: str, where: str, tmp_p
     # its figures are not in those of the final model either, and do not spoil those of the sites beside it
     final = found.history[-1]["validation"]
     assert final["rows"] == rows_of(job, OTHERS, 1)
-    fewer = trained(
-        tmp_path / "fewer", job, Restricted(local_engine(job, Plain()), [OTHERS] * 3), preprocessing=given
-    )
+    fewer = trained(tmp_path / "fewer", job, Restricted(local_engine(job, Plain()), [OTHERS] * 3), preprocessing=given)
     tolerance = 1e-5 if "masks" in where else 1e-12
     assert gap(found.outcome.server.model.params, fewer.outcome.server.model.params) <= tolerance
     assert gap(found.outcome.server.rule, fewer.outcome.server.rule) <= tolerance
@@ -103,7 +105,7 @@ def test_a_lost_quorum_names_the_sites_and_why(tmp_path: Path) -> None:
     given = plain(tmp_path / "plain", a_job()).outcome.preprocessing
     events: list[Mapping[str, Any]] = []
     server = federation(
-        tmp_path / "run", job, local_engine(job, Plain(), 1, poisoned(job)), Plain(), given, events.append
+        tmp_path / "run", job, local_engine(job, Plain(), 1, poisoned(job, given)), Plain(), given, events.append
     )
     with pytest.raises(QuorumLost, match=r"round 0, after 2 attempts: 4 of 5 .* site-3: a non-finite value") as caught:
         server.train()
@@ -117,7 +119,7 @@ def test_a_lost_quorum_names_the_silent_sites(tmp_path: Path) -> None:
         tmp_path / "sites", job, Plain(),
         plan=lambda call: frozenset({"lost"}) if (call.task, call.site) == ("train", "site-2") else frozenset(),
     )  # fmt: skip
-    with pytest.raises(QuorumLost, match="4 of 5 .* site-2: no reply"):
+    with pytest.raises(QuorumLost, match=r"4 of 5 .* site-2: no reply"):
         trained(tmp_path / "run", job, engine)
 
 
@@ -138,7 +140,7 @@ def other_names(message: Message) -> Message:
 
 
 def missing_name(message: Message) -> Message:
-    return replace(message, arrays={n: v for n, v in message.arrays.items() if n != "step/weight"})
+    return replace(message, arrays={n: v for n, v in message.arrays.items() if n != f"step/{WEIGHT}"})
 
 
 def other_dtype(message: Message) -> Message:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 _WIDE = 110
@@ -19,6 +19,10 @@ _WIDE = 110
 _NAMES = {"federated": "federated", "centralized": "centralised", "local": "each alone", "majority": "majority class"}
 _SHOWN = ("accuracy", "balanced_accuracy", "auroc", "brier")
 _TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced acc.", "auroc": "AUROC", "brier": "Brier"}
+_NAME, _VALUE, _INTERVAL, _GAP = 14, 5, 14, 2
+"""Columns of the closing table: the longest name, a value, its interval, and the space after each."""
+_STEPS = {"figures": "comparing", "report": "report"}
+"""Events after training, which have no rounds to count."""
 
 
 class Console:
@@ -33,41 +37,66 @@ class Console:
     def __init__(self, *, as_json: bool, quiet: bool, folder: Path) -> None:
         self._json, self._quiet, self._folder = as_json, quiet, folder
         self._bars: dict[str, TaskID] = {}
+        self._steps: list[TaskID] = []
+        self._started = False
         self._progress = Progress(
-            TextColumn("{task.description:<12}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.description:<11}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[rounds]:>7}"),
             TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(compact=True),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=Terminal(stderr=True),
-            disable=as_json or quiet,
         )
 
     def __enter__(self) -> Console:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._end_step()
+        if self._started:
+            self._progress.stop()
+        if kind is KeyboardInterrupt and (self._folder / "run.json").exists():
+            print(f"`wardround resume {self._folder}` goes on from the last committed round", file=sys.stderr)
 
     def listen(self, event: Mapping[str, Any]) -> None:
         """Show one event of a run."""
         if self._json:
             print(json.dumps(event), flush=True)
             return
-        arm = event["arm"]
+        if self._quiet:
+            return
+        if not self._started:  # only now, so that a refusal is not preceded by an empty display
+            self._started = True
+            self._progress.start()
+        if event["event"] in _STEPS:
+            self._end_step()
+            self._steps.append(
+                self._progress.add_task(_STEPS[event["event"]], total=None, rounds="", figures="", completed=0)
+            )
+            return
+        arm, rounds = event["arm"], event["rounds"]
         if arm not in self._bars:
-            self._bars[arm] = self._progress.add_task(_NAMES.get(arm, arm), total=event["rounds"], figures="")
+            self._bars[arm] = self._progress.add_task(_NAMES.get(arm, arm), total=rounds, rounds="", figures="")
         if event["event"] == "round":
-            self._progress.update(self._bars[arm], completed=event["round"] + 1, figures=_figures(event))
+            done = event["round"] + 1
+            self._progress.update(self._bars[arm], completed=done, rounds=f"{done}/{rounds}", figures=_figures(event))
             for site, reason in event["abstained"].items():
-                self._progress.console.print(f"round {event['round'] + 1}: {site} left out: {reason}", markup=False)
+                self._note(f"{_NAMES[arm]}, round {done}: {site} left out: {reason}")
         elif event["event"] == "retry":
-            self._progress.console.print(f"round {event['round'] + 1}: trying again: {event['cause']}", markup=False)
+            self._note(f"{_NAMES[arm]}, round {event['round'] + 1}: trying again: {event['cause']}")
+        elif event["event"] == "selected":
+            self._progress.update(self._bars[arm], completed=rounds)
 
-    def show(self, result: Mapping[str, Any], *, report: bool) -> None:
+    def _note(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _end_step(self) -> None:
+        for task in self._steps:
+            self._progress.update(task, total=1, completed=1)
+
+    def show(self, result: Mapping[str, Any]) -> None:
         """The closing table."""
         if self._json:
             print(json.dumps({"event": "result", **result}))
@@ -80,13 +109,13 @@ class Console:
         title = f"{result['name']}: test rows of all sites, 95 % intervals"
         if result["personalized"]:
             title += " (personalised: each row is scored with its own site's model)"
-        terminal.print(title, markup=False, style="bold")
-        terminal.print(_table(result))
+        terminal.print(title, markup=False, highlight=False, style="bold")
+        terminal.print(_table(result, terminal.width))
         for line in _sentences(result):
-            terminal.print(line, markup=False)
-        for name in ("report.html",) if report else ():
-            terminal.print(f"report: {self._folder / name}", markup=False, soft_wrap=True)
-        terminal.print(f"model:  {self._folder / 'model.safetensors'}", markup=False, soft_wrap=True)
+            terminal.print(line, markup=False, highlight=False)
+        for what, name in (("report", "report.html"), ("model", "model.safetensors")):
+            if (self._folder / name).exists():
+                terminal.print(f"{what + ':':<7} {self._folder / name}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _figures(event: Mapping[str, Any]) -> str:
@@ -102,6 +131,10 @@ def _figures(event: Mapping[str, Any]) -> str:
     return "  ".join(shown)
 
 
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # + 0.0 takes the sign from a zero
+
+
 def _bytes(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
@@ -110,37 +143,41 @@ def _bytes(count: float) -> str:
     return ""
 
 
-def _cell(figures: Mapping[str, float], metric: str) -> str:
+def _cell(figures: Mapping[str, float], metric: str, between: str) -> str:
     if metric not in figures:
         return "-"
     text = f"{figures[metric]:.3f}"
     if f"{metric}_low" in figures:
-        text += f" [{figures[f'{metric}_low']:.3f}, {figures[f'{metric}_high']:.3f}]"
+        text += f"{between}[{figures[f'{metric}_low']:.3f}, {figures[f'{metric}_high']:.3f}]"
     return text
 
 
-def _table(result: Mapping[str, Any]) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="bold")
+def _table(result: Mapping[str, Any], width: int) -> Table:
+    """As many metrics as fit; an interval stands beside its value, or below it where the terminal is narrow."""
+    beside = _NAME + len(_SHOWN) * (_GAP + _VALUE + 1 + _INTERVAL) <= width
+    shown = _SHOWN if beside else _SHOWN[: max(1, (width - _NAME) // (_GAP + _INTERVAL))]
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
-    for metric in _SHOWN:
-        table.add_column(_TITLES[metric])
-    for arm, name in _NAMES.items():
-        if arm in result:
-            table.add_row(name, *(_cell(result[arm]["pooled"], metric) for metric in _SHOWN))
-    for arm in ("federated", "local"):
-        if arm in result and result[arm]["site_mean"]:
-            table.add_row(f"{_NAMES[arm]}, site mean", *(_cell(result[arm]["site_mean"], m) for m in _SHOWN))
+    for metric in shown:
+        table.add_column(_TITLES[metric], no_wrap=True)
+    for scope, title in (("pooled", "all rows"), ("site_mean", "mean of sites")):
+        arms = [arm for arm in _NAMES if arm in result and result[arm][scope]]
+        table.add_row(title, *[""] * len(shown), style="dim")
+        for arm in arms:
+            cells = (_cell(result[arm][scope], metric, " " if beside else "\n") for metric in shown)
+            table.add_row(_NAMES[arm], *cells)
     return table
 
 
 def _sentences(result: Mapping[str, Any]) -> list[str]:
     lines = []
-    for baseline, name in (("local", "each site alone"), ("centralized", "centralised training")):
+    for baseline in ("local", "centralized"):
         gain = result["gain"].get(baseline, {}).get("pooled", {})
         if "auroc_low" in gain:
             low, high = gain["auroc_low"], gain["auroc_high"]
-            verdict = "above" if low > 0 else "below" if high < 0 else "not separated from"
-            lines.append(f"AUROC against {name}: {gain['auroc']:+.3f} [{low:+.3f}, {high:+.3f}]: {verdict} it")
+            verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
+            value, low, high = (_signed(x) for x in (gain["auroc"], low, high))
+            lines.append(f"AUROC, federated minus {_NAMES[baseline]}: {value} [{low}, {high}], {verdict}")
     lines.append(
         f"round {result['selected_round']} of {result['rounds']} kept (chosen on validation rows), "
         f"{_bytes(result['bytes_up'])} up, {_bytes(result['bytes_down'])} down, {result['seconds']:.1f} s, "

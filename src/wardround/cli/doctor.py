@@ -46,6 +46,9 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="One JSON objec
 
         marks = {"good": "[green]ok[/green]", "note": "[yellow]--[/yellow]", "bad": "[red]!![/red]"}
         table = Table(box=None, show_header=False, padding=(0, 1))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")  # a path that is cut helps nobody
         for check in checks:
             table.add_row(marks[check["state"]], check["what"], escape(check["found"]))
         Console().print(table)

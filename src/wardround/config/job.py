@@ -60,6 +60,7 @@ class PartitionSpec(Node):
     """How records are dealt to simulated sites, by patient. `natural` keeps the dataset's own hospitals."""
 
     kind: Literal["natural", "iid", "dirichlet"] = "natural"
+    """`natural`, or the dataset's records pooled and dealt: `iid` evenly, `dirichlet` with uneven labels."""
     sites: Count = 5
     """Number of simulated sites (ignored by `natural`)."""
     alpha: Positive = 0.5
@@ -87,10 +88,13 @@ class ServerSpec(Node):
     learning_rate: Positive | None = None
     """Default 1 for `average`, 0.1 for `adam`."""
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Decay of `adam`'s first moment."""
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    """Decay of `adam`'s second moment."""
     epsilon: Positive = 1e-3
     """Adaptivity of `adam` (tau in Reddi et al. 2021)."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of a plug-in."""
 
 
 class AlgorithmSpec(Node):
@@ -104,18 +108,26 @@ class AlgorithmSpec(Node):
     weighting: Literal["samples", "uniform"] = "samples"
     """Weight of a site's step in the mean: its training rows, or the same for all."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of a plug-in."""
 
 
 class OptimizerSpec(Node):
     """The local optimiser; a fresh one at every site and round."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
+    """`sgd`, `adam`, or `adamw`, whose weight decay is apart from its gradient."""
     learning_rate: Positive = 0.05
+    """Length of a local step, the same in every round."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Of `sgd`, without dampening."""
     weight_decay: NonNegative = 0.0
+    """Multiple of the parameters that joins their gradient; `adamw` takes it from the parameters instead."""
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Decay of the first moment of `adam` and `adamw`."""
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    """Decay of their second moment."""
     epsilon: Positive = 1e-8
+    """Added to their denominator."""
 
     @model_validator(mode="after")
     def _momentum_belongs_to_sgd(self) -> OptimizerSpec:
@@ -128,13 +140,17 @@ class TrainingSpec(Node):
     """Rounds and local work."""
 
     rounds: Count = 20
+    """Exchanges between the server and the sites."""
     local_steps: Count | None = None
     """SGD steps a site takes each round; or set `local_epochs`."""
     local_epochs: Count | None = None
     """Passes over a site's training rows each round (default 1 where neither is set)."""
     batch_size: Count = 16
+    """Rows of a local step; a site's last batch of an epoch may be smaller."""
     optimizer: OptimizerSpec = OptimizerSpec()
+    """The local optimiser."""
     dtype: Literal["float32", "float64"] = "float32"
+    """Precision of parameters and features."""
 
     @model_validator(mode="after")
     def _steps_or_epochs(self) -> TrainingSpec:
@@ -155,6 +171,7 @@ class ParticipationSpec(Node):
     quorum: Count | None = None
     """Fewest sites whose contribution makes a round; default 2, or 1 where a single site is asked."""
     deadline_seconds: Positive = 600.0
+    """How long the server waits for replies; sites in this process need none."""
     attempts: Count = 3
     """How often a round without quorum is tried before the run ends."""
 
@@ -163,6 +180,7 @@ class AggregationSpec(Node):
     """How Totals become one."""
 
     rule: Name = "mean"
+    """`mean`, or a plug-in `module:Class`."""
     max_weight: Positive | None = None
     """Public upper bound of a site's rows. Default: the power of two above the largest count that sites report."""
 
@@ -173,6 +191,7 @@ class ChannelSpec(Node):
     kind: Name = "plain"
     """`plain`, or a plug-in `module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the channel."""
 
 
 class PrivacySpec(Node):
@@ -212,6 +231,7 @@ class EngineSpec(Node):
     device: Name = "cpu"
     """`cpu`, `cuda`, `cuda:1`, `mps` or `auto`."""
     executor: Literal["auto", "stacked", "sequential"] = "auto"
+    """`stacked` trains a chunk's sites in one set of tensors, `sequential` one by one; `auto` stacks what can be stacked."""
     workers: Annotated[int, Field(ge=1, le=1)] = 1
     """Worker processes; this version has one."""
     chunk: Count | Literal["auto"] = "auto"
@@ -219,13 +239,16 @@ class EngineSpec(Node):
     threads: Count | None = None
     """Threads of PyTorch; default its own choice. Recorded, since bits depend on it."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of a plug-in."""
 
 
 class Job(Node):
     """One run, whole."""
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w .+-]+$")] = "run"
+    """Name of the run, and of its folder where none is given."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """What partition, split, initial weights, batches, cohorts and resamples are drawn from."""
     data: DataSpec = DataSpec()
     partition: PartitionSpec = PartitionSpec()
     model: ModelSpec = ModelSpec()

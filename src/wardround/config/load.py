@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 from wardround.config.job import Job
 from wardround.errors import ConfigError
 
-
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -128,6 +127,7 @@ _PLAIN = {
     "model_type": "expected keys and values under it",
     "tuple_type": "expected a list, such as [a, b]",
     "dict_type": "expected keys and values under it",
+    "string_pattern_mismatch": "expected letters, digits, spaces and . + - _ alone",
 }
 """Kinds of errors that are said in the words of YAML."""
 

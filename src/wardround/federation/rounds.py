@@ -18,7 +18,7 @@ from wardround.aggregation import registry as aggregation
 from wardround.algorithms import registry as algorithms
 from wardround.config.job import Job
 from wardround.data.preprocess import Preprocessing
-from wardround.errors import QuorumLost, RunError
+from wardround.errors import ConfigError, QuorumLost, RunError
 from wardround.federation import messages
 from wardround.federation.metering import Metered
 from wardround.federation.preprocess import fit_preprocessing
@@ -55,7 +55,8 @@ class Outcome:
         selected: rounds completed when the kept model was made.
         max_weight: public bound of a site's rows.
         executor, reason: how sites were trained, and why so.
-        bytes_up, bytes_down, seconds: over the whole run, setup included.
+        overlay: the mean, over sites, of what stays at them, for a stranger; {} where nothing stays.
+        bytes_up, bytes_down, seconds: over the whole run, setup and overlay included.
     """
 
     server: Server
@@ -65,6 +66,7 @@ class Outcome:
     max_weight: float
     executor: str
     reason: str
+    overlay: Arrays
     bytes_up: int
     bytes_down: int
     seconds: float
@@ -128,7 +130,7 @@ class Federation:
         self._max_weight = bound if bound is not None else float(2 ** math.ceil(math.log2(max(*rows.values(), 1, 1))))
         above = sorted(site for site, n in rows.items() if n > self._max_weight)
         if above:
-            raise RunError(
+            raise ConfigError(
                 f"aggregation.max_weight = {self._max_weight:g} is below the rows of {', '.join(above[:5])}: raise it"
             )
         columns = self._description.columns
@@ -313,6 +315,8 @@ class Federation:
         server, sites, states = self._run.restore(selected)
         self.engine.restore(sites, states)
         self._tell("selected", completed=selected)
+        self.engine.up, self.engine.down = final["bytes_up"], final["bytes_down"]
+        overlay = self._overlay_average()
         return Outcome(
             server=server,
             preprocessing=self._preprocessing,
@@ -321,13 +325,13 @@ class Federation:
             max_weight=self._max_weight,
             executor=self._executor,
             reason=self._reason,
-            bytes_up=final["bytes_up"],
-            bytes_down=final["bytes_down"],
+            overlay=overlay,
+            bytes_up=self.engine.up,
+            bytes_down=self.engine.down,
             seconds=final["seconds"],
         )
 
-    def overlay_average(self, outcome: Outcome) -> Arrays:
-        """The mean, over sites, of what stays at them: for a stranger. {} where nothing stays."""
+    def _overlay_average(self) -> Arrays:
         if not self.network.local:
             return {}
         round = self._round(self.job.training.rounds, len(self.engine.sites))
