@@ -86,7 +86,6 @@ WRONG = {
         ("marker", "impute"),
     ),
     "a bound below the rows": (("aggregation.max_weight=10",), 2, ("max_weight = 10", "site-")),
-    "scores that may not leave": (("evaluation.release_scores=false",), 5, ("release_scores",)),
     "records that cannot be merged": (
         ("engine.kind=sample_plugins:Apart", "evaluation.baselines=[centralized]"),
         5,

@@ -123,7 +123,9 @@ def trained(
     outcome = server.train()
     with Run.open(folder, writer=False) as run:
         records = run.records
-    return Trained(outcome=outcome, records=records, history=server.history(), states=_states(engine), overlay=outcome.overlay)
+    return Trained(
+        outcome=outcome, records=records, history=server.history(), states=_states(engine), overlay=outcome.overlay
+    )
 
 
 def plain(folder: Path, job: Job, preprocessing: Preprocessing | None = None) -> Trained:

@@ -22,7 +22,8 @@ def fractions(term: Term) -> torch.Tensor:
 def weighed_sum(term: Term) -> Arrays:
     """Sum over the K sites of fraction x array, and of the fractions themselves under the name `WEIGHT`.
 
-    Sums lie on the CPU, whatever device trained. Arrays keep their floating dtype; integers are summed as float64. A site of weight 0 adds nothing.
+    Sums lie on the CPU, whatever device trained. Arrays keep their floating dtype; integers are summed as float64.
+    A site of weight 0 adds nothing.
     """
     share = fractions(term)
     sums: Arrays = {WEIGHT: share.sum()}

@@ -162,7 +162,8 @@ def _table(result: Mapping[str, Any], width: int) -> Table:
         table.add_column(_TITLES[metric], no_wrap=True)
     for scope, title in (("pooled", "all rows"), ("site_mean", "mean of sites")):
         arms = [arm for arm in _NAMES if arm in result and result[arm][scope]]
-        table.add_row(title, *[""] * len(shown), style="dim")
+        if arms:
+            table.add_row(title, *[""] * len(shown), style="dim")
         for arm in arms:
             cells = (_cell(result[arm][scope], metric, " " if beside else "\n") for metric in shown)
             table.add_row(_NAMES[arm], *cells)

@@ -30,7 +30,7 @@ def command(
 
       wardround run examples/wdbc.yaml --out runs/demo
 
-      wardround run examples/heart.yaml --set seed=7 --set model.name=mlp
+      wardround run examples/heart.yaml --set seed=7 --set training.rounds=50
 
       wardround run job.yaml --json | tail -1
     """

@@ -26,6 +26,7 @@ from wardround.federation.site import Network
 from wardround.store.run import Run
 from wardround.training.metrics import ScoreTable, measure
 from wardround.types import (
+    SPLITS,
     Arrays,
     Channel,
     Description,
@@ -36,6 +37,7 @@ from wardround.types import (
     Request,
     Round,
     Server,
+    Split,
     Total,
     Work,
 )
@@ -280,8 +282,7 @@ class Federation:
             "loss": float(sums["loss"] / sums["rows"]),
         }
         if "positives" in sums:
-            table = ScoreTable.from_histogram(*(sums[n].numpy() for n in ("positives", "negatives", "score_sums")))
-            figures = measure(table, 0.5)
+            figures = measure(_table(sums), 0.5)
             found |= {name: figures[name] for name in ("auroc", "accuracy", "balanced_accuracy") if name in figures}
         return found
 
@@ -340,6 +341,17 @@ class Federation:
         totals = self.channel.collect(self.engine, request, self.engine.sites, self._deadline, quorum)
         return self._aggregate.combine(totals).mean("overlay")
 
+    def histograms(self, outcome: Outcome) -> dict[Split, ScoreTable]:
+        """Pooled scores of every split under the selected model, from additive counts: no row leaves a site."""
+        sites = self.engine.sites
+        request = messages.ask_for(
+            messages.EVALUATE, self._round(self.job.training.rounds + 1, len(sites)),
+            messages.server_arrays(outcome.server), splits=list(SPLITS),
+        )  # fmt: skip
+        totals = self.channel.collect(self.engine, request, sites, self._deadline, self._quorum(len(sites)))
+        sums = self._aggregate.combine(totals).sums
+        return {split: _table(sums[split]) for split in SPLITS}
+
     def history(self) -> list[dict[str, Any]]:
         """One entry a round: training loss, the validation figures of the model *after* it, and what it cost so far."""
         records = self._run.records[1:]
@@ -373,6 +385,11 @@ class Federation:
 
     def _tell(self, event: str, **facts: Json) -> None:
         self._listen({"event": event, "rounds": self.job.training.rounds, **facts})
+
+
+def _table(sums: Arrays) -> ScoreTable:
+    positives, negatives = (sums[name].round().clamp_min(0).numpy() for name in ("positives", "negatives"))
+    return ScoreTable.from_histogram(positives, negatives, sums["score_sums"].numpy())
 
 
 def _ratio(total: Total, term: str) -> float | None:

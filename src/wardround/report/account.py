@@ -55,8 +55,8 @@ def intervals(result: Mapping[str, Json]) -> str:
         return "The job asked for no resampling, so figures carry no intervals and no difference is claimed."
     return (
         f"Intervals are 95\u00a0% bootstrap intervals from {resamples} resamples of the test records, drawn within each site; "
-        "a paired difference compares both models on the same resamples. They show the chance in which records were tested, not the chance "
-        "in training, and are not adjusted for reading many of them."
+        "a paired difference compares both models on the same resamples. They show the chance in which records were tested, "
+        "not the chance in training, and are not adjusted for reading many of them."
     )
 
 

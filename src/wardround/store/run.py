@@ -223,7 +223,7 @@ class Run:
             )
 
     def finish(self, status: str, cause: str = "") -> None:
-        """Record how the run stands (`running`, `finished`, `failed`) and why.
+        """Record how the run stands (`running`, `done`, `interrupted`, `failed`) and why.
 
         Raises:
             StorageError: run.json cannot be written; the earlier status is intact.

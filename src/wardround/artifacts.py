@@ -1,0 +1,49 @@
+"""The model as files: the shared part with all that scoring a row needs, and what stays at each site."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+from wardround import __version__
+from wardround.config.job import Job
+from wardround.federation.rounds import Outcome
+from wardround.federation.site import Host
+from wardround.judgement import Arm
+from wardround.store.run import Run
+from wardround.types import LOCAL, Description
+
+
+def save_overlays(folder: Run, host: Host, outcome: Outcome) -> None:
+    """What stays at each site at the selected round, its own preprocessing included, and their mean for a stranger."""
+    local = outcome.network.local
+    if not (local or host.own):
+        return
+    for site in host.records.sites:
+        states = host.states.read((site,), host.network.initial_state) if local else {}
+        arrays = {n.removeprefix(LOCAL): v[0].cpu() for n, v in states.items() if n.startswith(LOCAL)}
+        own = host.own.get(site)
+        metadata = {"site": site, "preprocessing": json.dumps(own.to_json() if own else None)}
+        folder.write_tensors(f"overlays/{quote(site, safe='')}.safetensors", arrays, metadata)
+    if outcome.overlay:
+        folder.write_tensors("overlay-average.safetensors", outcome.overlay, {"site": "", "preprocessing": "null"})
+
+
+def save_model(folder: Run, job: Job, description: Description, arm: Arm) -> None:
+    """One file with the selected round's shared part; its header has the preprocessing, the threshold and the job."""
+    outcome = arm.outcome
+    stored = outcome.preprocessing.to_json() if outcome.preprocessing else None
+    metadata = {
+        "format": "wardround-model-1",
+        "wardround": __version__,
+        "run": folder.id,
+        "job": job.model_dump_json(),
+        "preprocessing": json.dumps(stored),
+        "classes": json.dumps(list(description.classes)),
+        "shape": json.dumps([len(outcome.preprocessing.names)] if outcome.preprocessing else list(description.shape)),
+        "threshold": repr(arm.threshold),
+        "selected_round": str(outcome.selected),
+        "personalized": json.dumps(arm.personalized),
+    }
+    model = outcome.server.model
+    folder.write_tensors("model.safetensors", {**model.params, **model.buffers}, metadata)
