@@ -38,7 +38,9 @@ _KINDS = {
 }
 
 NOTES: Mapping[str, str] = {
-    "evaluation.release_scores": "With `false` there are pooled figures from summed histograms, and neither figures by site nor paired differences.",
+    "evaluation.release_scores": (
+        "With `false` there are pooled figures from summed histograms, and neither figures by site nor paired differences."
+    ),
 }
 """What this version does with a key, beside its meaning."""
 

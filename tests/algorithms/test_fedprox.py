@@ -12,6 +12,7 @@ from wardround.algorithms.registry import local_rule
 from wardround.config.job import AlgorithmSpec, OptimizerSpec
 from wardround.errors import ConfigError
 from wardround.models.mlp import MLP
+from wardround.types import ModelState, Server
 
 
 def mlp() -> MLP:
@@ -39,6 +40,22 @@ def test_the_pull_by_hand() -> None:
     federation = Federation(Quadratic(0.0), quadratic_sites([4.0], [3]), rule=FedProx(1.0))
     federation.run(1, steps=2, learning_rate=0.5, population=1)
     assert federation.server.model.params["weight"].item() == pytest.approx(2.0, abs=1e-15)
+
+
+def test_every_shared_parameter_of_every_site_is_pulled() -> None:
+    # the gradient of mu / 2 ||w - w_t||^2, by autograd, is what is added
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"weight": (3, 2), "bias": (3,), "head": (1, 3)}
+    params = {n: torch.randn(4, *s, generator=draw, dtype=torch.float64).requires_grad_() for n, s in shapes.items()}
+    shared = {n: torch.randn(s, generator=draw, dtype=torch.float64) for n, s in shapes.items() if n != "head"}
+    grads = {n: torch.randn(4, *s, generator=draw, dtype=torch.float64) for n, s in shapes.items()}
+    (0.7 / 2 * sum(((params[n] - value) ** 2).sum() for n, value in shared.items())).backward()
+    with torch.no_grad():
+        found = FedProx(0.7).correct(grads, params, {}, Server(model=ModelState(params=shared, buffers={})))
+    assert found.keys() == shapes.keys()
+    for n, value in found.items():
+        pull = params[n].grad if n in shared else torch.zeros(())
+        assert torch.allclose(value, grads[n] + pull, atol=1e-14, rtol=0)
 
 
 def test_the_pull_is_toward_this_rounds_model() -> None:

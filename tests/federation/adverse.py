@@ -22,12 +22,13 @@ from wardround.federation.site import Host
 from wardround.store.states import SiteStates, StateFile
 from wardround.types import Arrays, Channel, Description, Message, Reply, Request, SiteData
 
-Fault = Literal["lost", "late", "duplicated", "late copy", "asked twice", "crash before", "crash after"]
+Fault = Literal["lost", "late", "duplicated", "late copy", "later copy", "asked twice", "crash before", "crash after"]
 """What happens to one call.
 
 `lost`: the site answers, and nobody hears it. `late`: its answer comes during the next ask. `late copy`: it comes in time
-and again during the next ask. `asked twice`: the request itself is delivered twice. `crash before`: the site's process
-dies before it has done anything. `crash after`: it dies once its answer is sent, and comes back from its disk.
+and again during the next ask; `later copy`: during the one after that. `asked twice`: the request itself is delivered
+twice. `crash before`: the site's process dies before it has done anything. `crash after`: it dies once its answer is sent,
+and comes back from its disk.
 """
 
 
@@ -173,6 +174,7 @@ class AdverseEngine:
             site: Hospital(folder / site, site, job, description, data[site], channel, states) for site in sorted(data)
         }
         self._late: list[Answer] = []
+        self._later: list[Answer] = []
         self.answers: list[Answer] = []
         self.up = self.down = 0
 
@@ -183,7 +185,7 @@ class AdverseEngine:
 
     def ask(self, request: Request, sites: Sequence[str], deadline: float | None) -> Iterator[Reply]:
         """Every reply that is heard before the deadline, in an order of nobody's choosing."""
-        heard, self._late = self._late, []
+        heard, self._late, self._later = self._late, self._later, []
         for site in sites:
             heard += self._call(request, self.hospitals[site])
         self._asks += 1
@@ -216,6 +218,8 @@ class AdverseEngine:
             hospital.crash()
         if faults & {"late", "late copy"}:
             self._late += answers
+        if "later copy" in faults:
+            self._later += answers
         if faults & {"lost", "late"}:
             return []
         return answers * 2 if "duplicated" in faults else answers

@@ -164,11 +164,12 @@ def test_what_is_lost_leaves_the_run_of_the_others(
 
 
 def test_both_passes_of_the_statistics_are_summed_over_the_same_sites(tmp_path: Path) -> None:
-    # site-2 adds to the counts and sums, and its squares are lost
+    # site-2 adds to the counts and sums, and its squares are lost; the others' squares about the mean with site-2 come
+    # once more when those about the mean without it are asked for
     job = a_job(training__rounds=1)
-    engine = adverse_engine(
-        tmp_path / "sites", job, Plain(), plan=scripted({(-1, 0, "site-2"): {"late"}}, task=messages.STATISTICS)
-    )
+    faults: dict[tuple[int, int, str], set[Fault]] = {(-1, 0, site): {"later copy"} for site in SITES}
+    faults[-1, 0, "site-2"] = {"late"}
+    engine = adverse_engine(tmp_path / "sites", job, Plain(), plan=scripted(faults, task=messages.STATISTICS))
     found = trained(tmp_path / "run", job, engine).outcome.preprocessing
     assert found is not None
     others = [site.features[site.split == 0] for name, site in data_of(job)[1].items() if name != "site-2"]
