@@ -6,7 +6,7 @@ full batches, so that no random number is in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from wardround.channels.plain import Plain
 from wardround.config.job import Job
 from wardround.data.preprocess import Preprocessing
 from wardround.store.states import Sites, SiteStates, StateFile
-from wardround.types import Arrays
+from wardround.types import Arrays, Reply, Request
 
 Vector = NDArray[np.float64]
 STEPS, RATE, ROUNDS = 3, 0.1, 4
@@ -179,3 +179,25 @@ def test_without_the_protocol_control_variates_go_astray(
     assert all(off[site] > 1e-3 for site in wrong), off
     with pytest.raises(AssertionError):
         check(found, expected, 1e-6)
+
+
+def test_a_request_of_an_earlier_round_is_not_answered_and_forgets_nothing(tmp_path: Path) -> None:
+    """A copy of round 0's request that comes after round 1 was staged must not drop round 1."""
+    job = scaffold_job()
+    engine = local_engine(job, Plain())
+    kept: list[Request] = []
+    ask = engine.ask
+
+    def keeping(request: Request, sites: Sequence[str], deadline: float | None) -> Iterator[Reply]:
+        if request.message.meta.get("task") == "train":
+            kept.append(request)
+        return ask(request, sites, deadline)
+
+    engine.ask = keeping  # type: ignore[method-assign]
+    trained(tmp_path / "run", job, engine)
+    host = engine.host
+    states = host.states.read(SITES, host.network.initial_state)
+    host.states.stage(1, SITES, states)
+    assert list(ask(kept[0], SITES, None)) == []
+    assert host.states.journal(1, SITES)[0] == tuple(SITES)
+    assert len(list(ask(kept[1], SITES, None))) > 0

@@ -313,3 +313,11 @@ def test_a_folder_belongs_to_one_site(tmp_path: Path) -> None:
     StateFile(tmp_path, SITE).stage(0, [SITE], state(1))
     with pytest.raises(RunError, match="'north', expected 'south'"):
         StateFile(tmp_path, "south")
+
+
+def test_the_pending_round_is_known_until_it_is_settled(make: Callable[[], SiteStates]) -> None:
+    assert make().pending_round([SITE]) == -1
+    make().stage(4, [SITE], state(1))
+    assert make().pending_round([SITE]) == 4
+    make().settle([SITE], {SITE: 4}, 5)
+    assert make().pending_round([SITE]) == -1

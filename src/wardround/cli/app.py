@@ -24,7 +24,7 @@ EXAMPLES = """
 
   wardround run examples/wdbc.yaml --out runs/demo
 
-  wardround run examples/heart.yaml --set algorithm.name=scaffold
+  wardround run examples/wdbc.yaml --set algorithm.name=scaffold
 
   wardround resume runs/demo
 

@@ -189,6 +189,8 @@ class Host:
         task = message.meta["task"]
         if task not in messages.TASKS:
             raise MessageError(f"task {task!r} is unknown here: server and site run different versions")
+        if task == messages.TRAIN and round.index < self.states.pending_round(sites):
+            return  # an old request, delivered late: to answer would forget what is pending
         if task != messages.STATISTICS:
             counted = request.facts.get("counted", {})
             self.states.settle(sites, counted, round.index if task == messages.TRAIN else -1)

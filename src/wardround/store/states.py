@@ -77,6 +77,10 @@ class SiteStates(Protocol):
         """
         ...
 
+    def pending_round(self, sites: Sites) -> int:
+        """The newest round that is pending at any of `sites`; -1 where there is none."""
+        ...
+
     def journal(self, index: int, sites: Sites) -> tuple[tuple[str, ...], Arrays]:
         """Those of `sites` for whom round `index` is pending, in canonical order, and their pending states, [K, ...].
 
@@ -181,6 +185,10 @@ class StateTable:
             self._has_state[winners] = True
         self._round[rows[won | (pending != current)]] = _NONE
 
+    def pending_round(self, sites: Sites) -> int:
+        """See `SiteStates.pending_round`."""
+        return int(self._round[self.rows(sites)].max(initial=_NONE))
+
     def journal(self, index: int, sites: Sites) -> tuple[tuple[str, ...], Arrays]:
         """See `SiteStates.journal`."""
         rows = self.rows(sites)
@@ -283,6 +291,10 @@ class StateFile:
         elif self._round != current:
             atomic.remove(self._pending_file)
             self._round = _NONE
+
+    def pending_round(self, sites: Sites) -> int:
+        """See `SiteStates.pending_round`."""
+        return self._round if self._count(sites) else _NONE
 
     def journal(self, index: int, sites: Sites) -> tuple[tuple[str, ...], Arrays]:
         """See `SiteStates.journal`."""
