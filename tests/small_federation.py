@@ -73,6 +73,7 @@ def make_round(
     batch_size: int = 8,
     learning_rate: float = 0.1,
     population: int = 6,
+    cohort: int | None = None,
     seed: int = 5,
 ) -> Round:
     """A round whose largest weight is 64 rows; one epoch where neither epochs nor steps are given."""
@@ -80,7 +81,7 @@ def make_round(
     return Round(
         index=index,
         population=population,
-        cohort=population,
+        cohort=population if cohort is None else cohort,
         work=Work(steps=steps, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
         seed=seed,
         max_weight=64.0,
@@ -124,14 +125,15 @@ class Federation:
         self.states: Arrays = {n: v.unsqueeze(0).repeat(sites, *[1] * v.dim()) for n, v in first.items()}
         found = probe(self.module, tuple(self.data.features.shape[1:]))
         assert found.stackable or not self.stacked, found.reason
+        self.done = 0
         self.executor = (Stacked if self.stacked else Sequential)(self.module, self.optimizer, found)
 
     def run(self, rounds: int, *, cohort: Sequence[int] | None = None, **work: float) -> Federation:
         """Train some rounds; `work` goes to `make_round`, `cohort` sits the other sites out."""
         sites = range(len(self.data.count)) if cohort is None else cohort
         for _ in range(rounds):
-            self.round(make_round(getattr(self, "done", 0), **work), self.chunks or [sites])
-            self.done = getattr(self, "done", 0) + 1
+            self.round(make_round(self.done, cohort=len(sites), **work), self.chunks or [sites])
+            self.done += 1
         return self
 
     def round(self, round: Round, chunks: Sequence[Sequence[int]]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ from wardround.models.registry import state_of
 from wardround.training.executors import Sequential, Stacked
 from wardround.training.probe import Probe, probe
 from wardround.training.schedule import plan
-from wardround.types import LOCAL, Arrays, ModelState, Server
+from wardround.types import LOCAL, Arrays, ModelState, Rows, Server
 
 PICTURE = (1, 8, 8)
 FEATURES = (5,)
@@ -380,15 +381,21 @@ def test_dropout_is_named_by_seed_site_and_round_alone() -> None:
 def test_dropout_differs_between_seeds_sites_and_rounds() -> None:
     module = with_dropout()
     found = probe(module, FEATURES)
-    one = make_rows((8,), FEATURES)
-    twins = replace(one, start=one.start.repeat(2), count=one.count.repeat(2), keys=make_rows((1, 1), FEATURES).keys)
+    # sites of one and the same row, eight times: without dropout neither site, seed nor round could matter
+    row = make_rows((1,), FEATURES)
+    twins = Rows(
+        features=row.features.repeat(16, 1),
+        labels=row.labels.repeat(16),
+        start=np.array([0, 8]),
+        count=np.array([8, 8]),
+        keys=make_rows((1, 1), FEATURES).keys,
+    )
     executor = Sequential(module, OptimizerSpec(), found)
     server = Server(model=state_of(module))
 
     def step(**facts: int) -> torch.Tensor:
         return executor.train(FedAvg(), server, {}, twins, make_round(steps=1, **facts)).terms["step"]["3.weight"]
 
-    # one batch of all eight rows: without dropout neither site, seed nor round could matter
     assert not torch.allclose(step()[0], step()[1])
     assert not torch.allclose(step()[0], step(seed=6)[0])
     assert not torch.allclose(step()[0], step(index=1)[0])
