@@ -317,7 +317,7 @@ class Request:
 
     Attributes:
         message: what every site receives.
-        facts: fact name -> site -> value; a site sees only its own (`counted`: the last round that included it).
+        facts: fact name -> site -> number or text; a site sees only its own (`counted`: the last round that included it).
     """
 
     message: Message

@@ -85,6 +85,19 @@ WRONG = {
         3,
         ("marker", "impute"),
     ),
+    "batches of one row under BatchNorm": (
+        ("model={name: mlp, options: {norm: batch}}", "training.batch_size=1"),
+        2,
+        ("training.batch_size = 1", "BatchNorm"),
+    ),
+    "a site of one row under BatchNorm": (
+        (
+            *("model={name: mlp, options: {norm: batch}}", "partition={kind: iid, sites: 284, min_rows: 1}"),
+            "data.split={test: 0.0, validation: 0.5}",
+        ),
+        3,
+        ("one training row", "BatchNorm"),
+    ),
     "a bound below the rows": (("aggregation.max_weight=10",), 2, ("max_weight = 10", "site-")),
     "records that cannot be merged": (
         ("engine.kind=sample_plugins:Apart", "evaluation.baselines=[centralized]"),

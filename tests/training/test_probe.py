@@ -194,3 +194,10 @@ def test_the_module_and_the_global_generator_stay_as_they_were(training: bool) -
         assert module.training is training
         assert all(p.grad is None for p in module.parameters())
         assert torch.equal(generator, torch.get_rng_state())
+
+
+def test_batchnorm_over_a_table_cannot_train_on_one_row() -> None:
+    assert not probe(MLP(inputs=4, hidden=(3,), norm="batch"), (4,)).single_row
+    assert probe(MLP(inputs=4, hidden=(3,)), (4,)).single_row
+    # a picture's one row still has many pixels a channel
+    assert probe(CNN(inputs=(1, 8, 8)), (1, 8, 8)).single_row

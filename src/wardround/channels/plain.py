@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import torch
-
+from wardround.aggregation.finite import all_finite
 from wardround.aggregation.weighting import WEIGHT, weighed_sum
 from wardround.channels.order import canonical
 from wardround.errors import QuorumLost
@@ -139,6 +138,6 @@ def _form(arrays: Arrays) -> Form:
 def _non_finite(arrays: Arrays) -> str:
     """Why a reply cannot be added, or an empty string."""
     for name, value in arrays.items():
-        if not torch.isfinite(value).all():
+        if not all_finite(value):
             return f"a non-finite value in {name}"
     return ""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 from wardround import wire
 from wardround.federation.messages import for_site
-from wardround.types import Arrays, Engine, Reply, Request
+from wardround.types import Arrays, Engine, Json, Reply, Request
 
 
 class Metered:
@@ -30,9 +29,10 @@ class Metered:
 
     def ask(self, request: Request, sites: Sequence[str], deadline: float | None) -> Iterator[Reply]:
         """As the engine does; a reply for K sites counts K times what one site would send."""
-        known: dict[str, int] = {}
+        known: dict[tuple[Json, ...], int] = {}
+        columns = tuple(request.facts.values())
         for site in sites:
-            facts = json.dumps(request.for_site(site))
+            facts = tuple(column.get(site) for column in columns)
             if facts not in known:
                 known[facts] = wire.size(for_site(request, site))
             self.down += known[facts]

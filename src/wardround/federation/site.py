@@ -13,11 +13,12 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from wardround.aggregation.finite import finite_sites
 from wardround.algorithms import registry as algorithms
 from wardround.config.job import Job
 from wardround.data import preprocess
 from wardround.data.preprocess import Preprocessing
-from wardround.errors import ConfigError, MessageError
+from wardround.errors import ConfigError, DataError, MessageError
 from wardround.federation import messages
 from wardround.federation.records import Records
 from wardround.models import registry as models
@@ -73,6 +74,11 @@ class Network:
     def _choice(self) -> tuple[Probe, bool, str]:
         found = probe(self.module, self._shape)
         return found, *choose_executor(self._job, found)
+
+    @property
+    def probe(self) -> Probe:
+        """What one look at the module found."""
+        return self._choice[0]
 
     @property
     def reason(self) -> str:
@@ -159,8 +165,26 @@ class Host:
             self.records.prepare(shared, self.own, device=self._device, dtype=dtype)
             classes = len(self.records.description.classes)
             self._network = Network(self.job, self.records.row_shape, classes, self._device)
+            self._check_rows(self._network)
         meta = {"executor": self.network.executor.name, "reason": self.network.reason}
         yield Reply(sites=sites, message=Message(stage=messages.PREPARE, meta=meta))
+
+    def _check_rows(self, network: Network) -> None:
+        """Refuse one-row batches where BatchNorm could not train on them."""
+        if network.probe.single_row:
+            return
+        why = "its BatchNorm needs two rows to know a variance; use a model without it (mlp with norm: none)"
+        if self.job.training.batch_size == 1:
+            raise ConfigError(
+                f"training.batch_size = 1, and model {self.job.model.name} cannot train on one row: {why}"
+            )
+        rows = self.records.count(self.records.sites, "train")
+        alone = [self.records.sites[k] for k in np.flatnonzero(rows == 1)[:5]]
+        if alone:
+            raise DataError(
+                f"{', '.join(alone)}: one training row, and model {self.job.model.name} cannot train on one: {why}, or give "
+                "every site more rows (partition.min_rows)"
+            )
 
     def _fit_alone(self, site: str, shared: Preprocessing) -> Preprocessing:
         columns, spec = self.records.description.columns, self.job.data.preprocessing
@@ -270,5 +294,5 @@ class Host:
 def _finite(states: Arrays, sites: int) -> torch.Tensor:
     good = torch.ones(sites, dtype=torch.bool)
     for value in states.values():
-        good &= torch.isfinite(value.reshape(sites, -1)).all(1).cpu()
+        good &= finite_sites(value)
     return good

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,14 @@ class Probe:
         independent: whether a row's output does not depend on the other rows of its batch (no BatchNorm).
         stochastic: whether training draws random numbers (dropout).
         reason: why, in words for the report.
+        single_row: whether it can train on a batch of one row (BatchNorm over a table cannot: one row has no variance).
     """
 
     stackable: bool
     independent: bool
     stochastic: bool
     reason: str
+    single_row: bool = True
 
 
 def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
@@ -51,29 +53,41 @@ def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
     }
     plain = single(trial)
     with torch.random.fork_rng(devices=[]):
-        before = torch.get_rng_state()
-        try:
-            first, second = _one(trial, plain, params, x, 0), _one(trial, plain, params, x, 0)
-        except Exception as error:
-            raise ConfigError(
-                f"model {type(module).__name__} cannot take rows of shape {tuple(shape)}: {_first_line(error)}"
-            ) from error
-        if first.dim() != 2 or len(first) != _ROWS:
-            raise ConfigError(
-                f"model {type(module).__name__} makes outputs of shape {tuple(first.shape)} from {_ROWS} rows of shape "
-                f"{tuple(shape)}: expected logits [rows, outputs]; mend its forward, or the shape of its inputs"
-            )
-        # a small dropout often drops nothing in so few rows: the generator's state tells what the outputs hide
-        if not (torch.equal(before, torch.get_rng_state()) and torch.equal(first, second)):
-            return Probe(
-                stackable=False, independent=False, stochastic=True,
-                reason="sequential: the model draws random numbers while it trains (dropout)",
-            )  # fmt: skip
-        changed = x.clone()
-        changed[:, 1:] = torch.randn(2, _ROWS - 1, *shape, generator=draw, dtype=torch.float64)
-        other = _one(trial, plain, params, changed, 0)
-        independent = torch.allclose(first[:1], other[:1], atol=_TOLERANCE, rtol=0)
-        return _stackable(trial, plain, params, x, independent)
+        found = _look(trial, plain, params, x, draw)
+        return replace(found, single_row=_takes_one_row(trial, plain, params, x))
+
+
+def _look(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, draw: torch.Generator) -> Probe:
+    kind, shape = type(trial).__name__, tuple(x.shape[2:])
+    before = torch.get_rng_state()
+    try:
+        first, second = _one(trial, plain, params, x, 0), _one(trial, plain, params, x, 0)
+    except Exception as error:
+        raise ConfigError(f"model {kind} cannot take rows of shape {shape}: {_first_line(error)}") from error
+    if first.dim() != 2 or len(first) != _ROWS:
+        raise ConfigError(
+            f"model {kind} makes outputs of shape {tuple(first.shape)} from {_ROWS} rows of shape {shape}: expected "
+            "logits [rows, outputs]; mend its forward, or the shape of its inputs"
+        )
+    # a small dropout often drops nothing in so few rows: the generator's state tells what the outputs hide
+    if not (torch.equal(before, torch.get_rng_state()) and torch.equal(first, second)):
+        return Probe(
+            stackable=False, independent=False, stochastic=True,
+            reason="sequential: the model draws random numbers while it trains (dropout)",
+        )  # fmt: skip
+    changed = x.clone()
+    changed[:, 1:] = torch.randn(2, _ROWS - 1, *shape, generator=draw, dtype=torch.float64)
+    other = _one(trial, plain, params, changed, 0)
+    independent = torch.allclose(first[:1], other[:1], atol=_TOLERANCE, rtol=0)
+    return _stackable(trial, plain, params, x, independent)
+
+
+def _takes_one_row(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor) -> bool:
+    try:
+        _one(trial, plain, params, x[:, :1], 0)
+    except ValueError:  # what BatchNorm raises; anything else would have shown with more rows
+        return False
+    return True
 
 
 def _stackable(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, independent: bool) -> Probe:
