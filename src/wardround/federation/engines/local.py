@@ -44,7 +44,10 @@ class LocalEngine:
             features = 1
             for side in self.host.records.row_shape:
                 features *= side
-            each = 8 * (width + 4 * work.batch_size * features)
+            rows = int(self.host.records.count(self.sites, "train").max(initial=1))
+            steps = work.local_steps or (work.local_epochs or 1) * -(-rows // work.batch_size)
+            # parameters with their copies; one batch with its activations; the plan of all batches and its working arrays
+            each = 8 * (width + 4 * work.batch_size * features + 6 * steps * work.batch_size)
             self._chunk = max(1, min(_LARGEST, _BUDGET // each))
         return self._chunk
 
