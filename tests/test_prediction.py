@@ -231,3 +231,11 @@ def test_the_command_names_what_is_wrong(
     assert word in capsys.readouterr().err
     assert guarded(app, ["predict", str(tmp_path / "nothing"), str(tmp_path / "rows.csv")]) == 6
     assert "is the run finished" in capsys.readouterr().err
+
+
+def test_the_rows_are_not_overwritten(personal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("age,sex,marker\n60,m,2.5\n")
+    assert guarded(app, ["predict", str(personal), str(rows), "--out", str(rows)]) == 2
+    assert "choose another file" in capsys.readouterr().err
+    assert rows.read_text() == "age,sex,marker\n60,m,2.5\n"

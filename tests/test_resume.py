@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,7 +164,7 @@ def test_resuming_what_is_done_changes_nothing(whole: Path) -> None:
     from wardround import Job, run
 
     before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file() and p.name != ".lock"}
-    result = run(Job.model_validate(TREE), whole, resume=True)
+    result = run(Job.model_validate(TREE), whole, resume=True, report=False)
     assert result == json.loads((whole / "result.json").read_text())
     assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file() and p.name != ".lock"} == before
 
@@ -191,3 +192,30 @@ def test_an_interruption_in_this_process_is_recorded_and_goes_on(tmp_path: Path,
     )
     assert rounds == list(range(8, 40))
     assert_same(out, whole)
+
+
+def test_a_lost_model_or_page_of_a_finished_run_is_made_again(whole: Path, tmp_path: Path) -> None:
+    from wardround import Job, run
+
+    copy = tmp_path / "run"
+    shutil.copytree(whole, copy)
+    (copy / "model.safetensors").unlink()
+    run(Job.model_validate(TREE), copy, resume=True, report=False)
+    assert_same(copy, whole)
+    assert not (copy / "report.html").exists()
+    run(Job.model_validate(TREE), copy, resume=True)
+    assert (copy / "report.html").exists()
+
+
+def test_changed_plug_in_code_is_not_resumed_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wardround import Job, run
+    from wardround.errors import RunError
+
+    source = tmp_path / "rule_of_today.py"
+    source.write_text("from wardround.algorithms.fedavg import FedAvg\n\n\nclass Rule(FedAvg):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    job = Job.model_validate({**TREE, "algorithm": {"name": "rule_of_today:Rule"}})
+    run(job, tmp_path / "run", report=False)
+    source.write_text(source.read_text() + "# changed\n")
+    with pytest.raises(RunError, match="plugins"):
+        run(job, tmp_path / "run", resume=True, report=False)

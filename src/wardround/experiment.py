@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from wardround.channels import registry as channels
 from wardround.config.job import Job
 from wardround.config.plugins import construct, resolve
 from wardround.data import registry as datasets
+from wardround.data.check import check_records
 from wardround.data.partition import partition
 from wardround.data.split import split_patients
-from wardround.errors import ConfigError, Refused, RunError, StorageError
+from wardround.errors import ConfigError, DataError, Refused, RunError, StorageError
 from wardround.federation import messages
 from wardround.federation.baselines import alone, centralized, sites_asked
 from wardround.federation.engines.local import LocalEngine
@@ -36,9 +38,10 @@ from wardround.federation.rounds import Federation, Listener
 from wardround.federation.site import Host
 from wardround.judgement import ALONE, CENTRALIZED, FEDERATED, Arm, Result
 from wardround.models import registry as models
+from wardround.store.atomic import sha256
 from wardround.store.run import Run
 from wardround.store.states import StateTable
-from wardround.types import Description, Message, Request, SiteData
+from wardround.types import SPLITS, Description, Message, Request, SiteData
 
 ENGINES = {"local": "wardround.federation.engines.local:LocalEngine"}
 
@@ -52,13 +55,23 @@ def records_of(job: Job) -> tuple[Description, dict[str, SiteData]]:
     """
     dataset = datasets.build(job.data)
     description = dataset.describe()
+    if len(description.classes) != 2:
+        raise ConfigError(
+            f"data.dataset = {job.data.dataset!r} has {len(description.classes)} classes: this version judges models of two"
+        )
     if job.partition.kind == "natural" and not description.natural:
         raise ConfigError(
             f"partition.kind = natural, but {description.name} has no hospitals of its own: choose iid or dirichlet"
         )
     raw = {site: dataset.load(site) for site in description.sites}
+    check_records(description, raw)
     sites = partition(raw, job.partition, seed=job.seed, classes=len(description.classes))
     split = {site: split_patients(data, job.data.split, seed=job.seed, site=site) for site, data in sites.items()}
+    if not any(np.any(data.split == SPLITS.index("test")) for data in split.values()):
+        raise DataError(
+            f"no test rows: data.split.test = {job.data.split.test} of so few patients a site leaves none, and nothing could be "
+            "judged; raise it, or use fewer sites"
+        )
     return description, split
 
 
@@ -83,7 +96,7 @@ def run(
 ) -> Result:  # fmt: skip
     """Run a job into a folder, and return what `result.json` holds.
 
-    What cannot run is refused before anything is written; a run that fails before its first commit leaves no folder, so
+    What cannot run is refused before anything is written; a run that fails before its first round leaves no folder, so
     that the mended job can be given the same one.
 
     Args:
@@ -103,10 +116,6 @@ def run(
     if job.engine.threads is not None:
         torch.set_num_threads(job.engine.threads)
     description, data = records_of(job)
-    if len(description.classes) != 2:
-        raise ConfigError(
-            f"data.dataset = {job.data.dataset!r} has {len(description.classes)} classes: this version judges models of two"
-        )
     _check_participation(job, len(data))
     records = Records(description, data)
     facts = _facts(job, records)
@@ -117,7 +126,7 @@ def run(
         with folder:
             return _complete(job, folder, description, data, records, report, listener)
     except Exception:
-        if not resume and folder.completed is None:
+        if not resume and not folder.completed:
             Run.discard(out)
         raise
 
@@ -126,22 +135,29 @@ def _complete(
     job: Job, folder: Run, description: Description, data: Mapping[str, SiteData], records: Records, report: bool,
     listener: Listener,
 ) -> Result:  # fmt: skip
-    if folder.status == "done" and (folder.path / "result.json").exists():
+    whole = all((folder.path / name).exists() for name in ("result.json", "model.safetensors"))
+    if folder.status == "done" and whole:
         recorded: Result = folder.read_json("result.json")
+        if report and not (folder.path / "report.html").exists():
+            _write_report(folder, recorded, listener)
         return recorded
     try:
         result = _experiment(job, folder, description, data, records, listener)
         folder.write_json("result.json", result)
         if report:
-            listener({"event": "report"})
-            from wardround import report as pages
-
-            pages.build(folder.path, result)
+            _write_report(folder, result, listener)
         folder.finish("done")
     except BaseException as error:
         _record_failure(folder, error)
         raise
     return result
+
+
+def _write_report(folder: Run, result: Result, listener: Listener) -> None:
+    listener({"event": "report"})
+    from wardround import report as pages
+
+    pages.build(folder.path, result)
 
 
 def _record_failure(folder: Run, error: BaseException) -> None:
@@ -260,6 +276,7 @@ def _facts(job: Job, records: Records) -> dict[str, Any]:
     return {
         "data": records.fingerprint(),
         "device": str(device_of(job.engine.device)),
+        "plugins": _plugin_code(job),
         "threads": torch.get_num_threads(),
         "versions": {
             "wardround": __version__,
@@ -269,6 +286,20 @@ def _facts(job: Job, records: Records) -> dict[str, Any]:
             "platform": platform.platform(),
         },
     }
+
+
+def _plugin_code(job: Job) -> dict[str, str]:
+    """SHA-256 of the file behind each plug-in: a resumed run must run the same code."""
+    names = {
+        job.data.dataset, job.model.name, job.algorithm.name, job.algorithm.server.name, job.privacy.channel.kind,
+        job.engine.kind, job.aggregation.rule,
+    }  # fmt: skip
+    found = {}
+    for name in sorted(n for n in names if ":" in n):
+        source = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+        if source:
+            found[name] = sha256(Path(source))
+    return found
 
 
 def _open(out: Path, job: Job, facts: Mapping[str, Any], *, resume: bool) -> Run:

@@ -222,3 +222,12 @@ def test_bad_arguments_are_named() -> None:
         figures(tables, {"north": 0.5}, 0, seed=1)
     with pytest.raises(DataError, match="threshold is nan"):
         figures(tables, float("nan"), 0, seed=1)
+
+
+def test_the_site_mean_of_a_resample_is_over_the_same_sites_as_the_estimate() -> None:
+    # site b ranks its one negative above every positive: its AUROC is 0, and a resample without that row has none.
+    # Site a's is 1 in every resample that has both classes, so the mean is (1 + 0) / 2 in all resamples that count.
+    a = ScoreTable.from_rows(np.array([0.1] * 20 + [0.9] * 20), np.array([0] * 20 + [1] * 20))
+    b = ScoreTable.from_rows(np.array([0.9] + [0.1] * 9), np.array([0] + [1] * 9))
+    mean = figures({"a": a, "b": b}, 0.5, 200, seed=1)["site_mean"]
+    assert (mean["auroc"], mean["auroc_low"], mean["auroc_high"]) == (0.5, 0.5, 0.5)

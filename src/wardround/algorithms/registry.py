@@ -31,7 +31,7 @@ def local_rule(spec: AlgorithmSpec) -> LocalRule:
     if spec.mu is not None:
         options["mu"] = spec.mu
     rule = construct(resolve(spec.name, LOCAL_RULES, "algorithm.name"), options, f"algorithm.options of {spec.name}")
-    return cast(LocalRule, rule)
+    return cast(LocalRule, _complete(rule, LocalRule, "algorithm.name", spec.name))
 
 
 def server_rule(spec: AlgorithmSpec) -> ServerRule:
@@ -43,7 +43,19 @@ def server_rule(spec: AlgorithmSpec) -> ServerRule:
     if server.name == "adam":
         options = {"beta1": server.beta1, "beta2": server.beta2, "epsilon": server.epsilon, **options}
     factory = resolve(server.name, SERVER_RULES, "algorithm.server.name")
-    return cast(ServerRule, construct(factory, options, f"algorithm.server.options of {server.name}"))
+    rule = construct(factory, options, f"algorithm.server.options of {server.name}")
+    return cast(ServerRule, _complete(rule, ServerRule, "algorithm.server.name", server.name))
+
+
+def _complete(rule: Any, protocol: type, where: str, name: str) -> Any:
+    """The rule, once it has every member of its protocol."""
+    members = [m for m in (*vars(protocol), *protocol.__annotations__) if not m.startswith("_")]
+    absent = sorted({m for m in members if not hasattr(rule, m)})
+    if absent:
+        raise ConfigError(
+            f"{where} = {name!r}: it has no {', '.join(absent)}: see {protocol.__name__} in wardround.types"
+        )
+    return rule
 
 
 def local_names(

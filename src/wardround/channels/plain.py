@@ -111,9 +111,10 @@ def quorum_lost(
     there = set(survivors)
     reasons = {site: abstained.get(site, "no reply") for site in asked if site not in there}
     named = "".join(f"; {site}: {reason}" for site, reason in list(reasons.items())[:10])
+    diverged = any("non-finite" in reason for reason in reasons.values())
+    advice = "lower the learning rate, or look at those sites' records" if diverged else "bring sites back, or lower it"
     return QuorumLost(
-        f"{len(survivors)} of {len(asked)} sites contributed, and participation.quorum is {quorum}{named}: bring sites back, "
-        "or lower it"
+        f"{len(survivors)} of {len(asked)} sites contributed, and participation.quorum is {quorum}{named}: {advice}"
     )
 
 

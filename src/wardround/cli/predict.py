@@ -28,8 +28,11 @@ def command(
 
       wardround predict runs/heart rows.csv --site cleveland
     """
+    from wardround.errors import ConfigError
     from wardround.prediction import predict
 
+    if out is not None and out.exists() and any(out.samefile(given) for given in (rows, model) if given.exists()):
+        raise ConfigError(f"--out {out} is what is read: choose another file, or nothing would be left of it")
     scored = predict(model, rows, site=site)
     if as_json:
         text = "".join(json.dumps(row) + "\n" for row in scored)

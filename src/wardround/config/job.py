@@ -220,7 +220,8 @@ class EvaluationSpec(Node):
     bins: Annotated[int, Field(ge=10, le=100_000)] = 100
     """Bins of the additive score histograms."""
     release_scores: bool | None = None
-    """Whether sites hand out scores and labels of test rows for exact pooled figures; default: only in one process."""
+    """Whether sites hand out scores and labels of test rows for exact pooled figures; default: only in one process.
+    Without them figures are pooled alone, and the majority row is that of the whole federation."""
 
 
 class EngineSpec(Node):

@@ -49,5 +49,7 @@ def construct(factory: Any, options: Mapping[str, Any], where: str) -> Any:
     """Call a plug-in's class with its options; ConfigError where they do not fit its signature."""
     try:
         return factory(**options)
-    except TypeError as error:
-        raise ConfigError(f"{where}: the options {dict(options)!r} do not fit {factory!r}: {error}") from error
+    except (TypeError, ValueError, LookupError) as error:
+        raise ConfigError(
+            f"{where}: the options {dict(options)!r} do not fit {factory!r}: {type(error).__name__}: {error}"
+        ) from error

@@ -30,7 +30,11 @@ def alone(job: Job) -> Job:
 
 
 def centralized(job: Job, sites: int) -> Job:
-    """All records in one place: the same loop over one merged site, with the same number of rows seen a round."""
+    """All records in one place: the same loop over one merged site.
+
+    With `local_steps` it sees as many rows a round as the sites that a round asks see together; with `local_epochs` it
+    passes over all rows, also those of sites that a round would not ask.
+    """
     steps = job.training.local_steps
     asked = sites_asked(job, sites)
     return _changed(

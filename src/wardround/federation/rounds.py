@@ -204,8 +204,8 @@ class Federation:
         asked = self._cohort(index)
         round = self._round(index, len(asked))
         total = self._collect(round, server, asked)
-        moved = self._server_rule.apply(server, total, round)
-        server = self.network.rule.absorb(moved, total, round)
+        moved = _server(self._server_rule.apply(server, total, round), f"server rule {self._server_rule.name}: apply")
+        server = _server(self.network.rule.absorb(moved, total, round), f"algorithm {self.network.rule.name}: absorb")
         self._counted |= dict.fromkeys(total.survivors, index)
         sites, states = self.engine.journal(index, total.survivors)
         everyone = len(asked) == len(self.engine.sites)
@@ -385,6 +385,14 @@ class Federation:
 
     def _tell(self, event: str, **facts: Json) -> None:
         self._listen({"event": event, "rounds": self.job.training.rounds, **facts})
+
+
+def _server(given: Any, who: str) -> Server:
+    if not isinstance(given, Server):
+        raise ConfigError(
+            f"{who} gives {type(given).__name__}, expected the next Server (dataclasses.replace makes one)"
+        )
+    return given
 
 
 def _table(sums: Arrays) -> ScoreTable:

@@ -165,12 +165,20 @@ class Host:
             self.records.prepare(shared, self.own, device=self._device, dtype=dtype)
             classes = len(self.records.description.classes)
             self._network = Network(self.job, self.records.row_shape, classes, self._device)
-            self._check_rows(self._network)
+            self._check_model(self._network, classes)
         meta = {"executor": self.network.executor.name, "reason": self.network.reason}
         yield Reply(sites=sites, message=Message(stage=messages.PREPARE, meta=meta))
 
-    def _check_rows(self, network: Network) -> None:
-        """Refuse one-row batches where BatchNorm could not train on them."""
+    def _check_model(self, network: Network, classes: int) -> None:
+        """Refuse a model that the labels do not fit, and one-row batches where BatchNorm could not train on them."""
+        name, outputs = self.job.model.name, network.probe.outputs
+        if outputs not in ((1, 2) if classes == 2 else (classes,)):
+            raise ConfigError(
+                f"model {name} gives {outputs} logits a row, and there are {classes} classes: expected "
+                f"{'1 (or 2)' if classes == 2 else classes}; a model may take `outputs` as an argument"
+            )
+        if not network.parameters:
+            raise ConfigError(f"model {name} has no parameter that could be trained")
         if network.probe.single_row:
             return
         why = "its BatchNorm needs two rows to know a variance; use a model without it (mlp with norm: none)"

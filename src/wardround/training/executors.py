@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wardround import streams
 from wardround.config.job import OptimizerSpec
+from wardround.errors import ConfigError
 from wardround.training import optimizers
 from wardround.training.forward import Forward, hand_stacked, single, vmapped
 from wardround.training.probe import Probe
@@ -66,6 +67,12 @@ class _Executor:
             learning_rate=round.work.learning_rate,
         )
         own, kept = rule.finish(params, server, states, progress)
+        for name, value in [*kept.items(), *((n, v) for arrays in own.values() for n, v in arrays.items())]:
+            if value.dim() == 0 or len(value) != sites:
+                raise ConfigError(
+                    f"algorithm {rule.name}: finish gives {name} the shape {tuple(value.shape)}, expected a leading axis of "
+                    f"{sites} sites"
+                )
         local = {n: v for n, v in {**params, **buffers}.items() if LOCAL + n in states}
         terms = {
             "step": {n: params[n] - value for n, value in server.model.params.items()},

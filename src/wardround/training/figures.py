@@ -51,8 +51,8 @@ def figures(
 ) -> Figures:
     """All metrics of one model on the sites' rows.
 
-    An interval is absent where fewer than half of the resamples define the metric, and with 0 resamples. In a resample
-    the site mean runs over the sites in which that resample defines the metric.
+    An interval is absent where fewer than half of the resamples define the metric, and with 0 resamples. The
+    site mean runs over the sites that define the metric, and a resample in which one of them no longer does gives none.
 
     Args:
         tables: site -> its rows; a site without records has no figures.
@@ -227,6 +227,8 @@ def _summary(
         if per_site:
             described[site] = _describe(values, given)
     mean = np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0)
+    # a resample that loses a site's figure would be the mean of other sites than the estimate is
+    mean[defined < defined[:, :1]] = np.nan
     return Figures(pooled=_describe(pooled, given), site_mean=_describe(mean, given), sites=described)
 
 

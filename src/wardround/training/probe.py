@@ -27,6 +27,7 @@ class Probe:
         stochastic: whether training draws random numbers (dropout).
         reason: why, in words for the report.
         single_row: whether it can train on a batch of one row (BatchNorm over a table cannot: one row has no variance).
+        outputs: logits a row.
     """
 
     stackable: bool
@@ -34,6 +35,7 @@ class Probe:
     stochastic: bool
     reason: str
     single_row: bool = True
+    outputs: int = 0
 
 
 def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
@@ -54,7 +56,8 @@ def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
     plain = single(trial)
     with torch.random.fork_rng(devices=[]):
         found = _look(trial, plain, params, x, draw)
-        return replace(found, single_row=_takes_one_row(trial, plain, params, x))
+        outputs = _one(trial, plain, params, x, 0).shape[1]
+        return replace(found, single_row=_takes_one_row(trial, plain, params, x), outputs=outputs)
 
 
 def _look(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, draw: torch.Generator) -> Probe:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wardround.config.job import OptimizerSpec
+from wardround.errors import ConfigError
 from wardround.training import optimizers
 from wardround.training.forward import Forward
 from wardround.training.loss import row_losses
@@ -98,6 +99,20 @@ def step(
             name: torch.zeros_like(leaf) if grad is None else grad
             for (name, leaf), grad in zip(leaves.items(), found, strict=True)
         }
-        grads = rule.correct(grads, sites.params, sites.context, server)
+        corrected = rule.correct(grads, sites.params, sites.context, server)
+        if number == 1:
+            _check_corrected(rule, corrected, sites.params)
+        grads = corrected
         optimizers.step(optimizer, sites.params, grads, sites.slots, learning_rate, number)
     return losses.detach()
+
+
+def _check_corrected(rule: LocalRule, grads: Arrays, params: Arrays) -> None:
+    """A gradient without its site axis would broadcast, and silently mix the hospitals."""
+    for name, param in params.items():
+        found = grads.get(name) if isinstance(grads, dict) else None
+        if found is None or found.shape != param.shape:
+            what = "nothing" if found is None else f"a gradient of shape {tuple(found.shape)}"
+            raise ConfigError(
+                f"algorithm {rule.name}: correct gives {what} for {name}, expected {tuple(param.shape)}: [sites, ...] as it came"
+            )
