@@ -233,17 +233,17 @@ def _train(
         job, engine, channel, description, folder, lambda event: listener({"arm": name, **event}), given
     )
     outcome = federation.train()
-    if name == CENTRALIZED and data is not None:
+    exact = _exact(job, engine)
+    if name == CENTRALIZED and exact and data is not None:
         # the merged model is judged at the hospitals its rows came from
+        engine.close()
         host = Host(job, Records(description, data), StateTable(tuple(sorted(data))), channel.site_half(), device)
         engine = _engine(job, host)
         stored = outcome.preprocessing.to_json() if outcome.preprocessing else None
         prepare = Request(message=Message(stage=messages.PREPARE, meta={"preprocessing": stored}))
         for _ in engine.ask(prepare, engine.sites, None):
             pass
-    scores = (
-        judgement.exact(engine, outcome) if _exact(job, engine) else judgement.pooled(federation.histograms(outcome))
-    )
+    scores = judgement.exact(engine, outcome) if exact else judgement.pooled(federation.histograms(outcome))
     personalized = bool(outcome.network.local) or bool(host.own)
     arm = Arm(
         outcome=outcome, history=federation.history(), threshold=scores.threshold(job.evaluation.threshold),

@@ -115,7 +115,7 @@ class Federation:
         server = self._begin() if self._run.completed is None else self._resume()
         for index in range(self._completed, self.job.training.rounds):
             server = self._one_round(server, index)
-        return self._select()
+        return self._select(server)
 
     def _begin(self) -> Server:
         population = self.engine.sites
@@ -298,9 +298,9 @@ class Federation:
             ranked = [(v["loss"] if math.isfinite(v["loss"]) else math.inf, v["completed"]) for v in known]
         return min(ranked)[1] if ranked else None
 
-    def _select(self) -> Outcome:
+    def _select(self, server: Server) -> Outcome:
+        """Judge the last model, then go back to the best one."""
         rounds = self.job.training.rounds
-        server, sites, states = self._run.restore()
         final = self._run.read_json("final.json") if (self._run.path / "final.json").exists() else None
         if final is None:
             round = self._round(rounds, len(self.engine.sites))

@@ -242,8 +242,10 @@ class Host:
             contribution = Contribution(
                 sites=sites, terms={"overlay": Term(arrays=kept, weights=rows, maximum=round.max_weight)}
             )
-        # one site's non-finite figure would spoil the partial sum of every site beside it
-        yield from self._half.contribute(messages.without_non_finite(contribution)[0], request)
+        if task != messages.TRAIN:  # which has left them out already, before it wrote ahead
+            # one site's non-finite figure would spoil the partial sum of every site beside it
+            contribution, _ = messages.without_non_finite(contribution)
+        yield from self._half.contribute(contribution, request)
 
     def _train(self, sites: tuple[str, ...], message: Message, round: Round) -> Contribution:
         network = self.network
