@@ -36,7 +36,7 @@ check: $(READY) ## format, lint, types, floors
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY) ## speed and memory, as ratios to a baseline timed in the same run
-	$(BIN)/python benchmarks/rounds.py
+	$(BIN)/python -m benchmarks.suite
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

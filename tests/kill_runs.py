@@ -35,7 +35,7 @@ JOB = Job.model_validate(
         "training": {"rounds": 15, "local_steps": 4},
         "participation": {"fraction": 0.6},
         "evaluation": {"bootstrap": 10},
-        "engine": {"threads": 1},
+        "engine": {"threads": 1, "commit_seconds": 0},
     }
 )
 DEADLINE = 120.0

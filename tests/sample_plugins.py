@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from wardround import streams
 from wardround.algorithms.fedavg import FedAvg
@@ -52,6 +55,73 @@ class Clinics:
             labels=ill.astype(np.int64),
             patients=np.arange(self.rows),
         )
+
+
+class Pictures:
+    """Four clinics of unequal size whose pictures are lighter where the patient is ill."""
+
+    counts = (24, 40, 60, 36)
+
+    def describe(self) -> Description:
+        return Description(
+            name="pictures",
+            title="Pictures",
+            source="drawn",
+            licence="CC0",
+            sites=tuple(f"clinic-{k}" for k in range(len(self.counts))),
+            shape=(1, 8, 8),
+            natural=True,
+        )
+
+    def load(self, site: str) -> SiteData:
+        draw, rows = streams.generator("pictures", site), self.counts[int(site[-1])]
+        ill = draw.random(rows) < 0.5
+        return SiteData(
+            features=draw.normal(size=(rows, 1, 8, 8)) + 0.5 * ill[:, None, None, None],
+            labels=ill.astype(np.int64),
+            patients=np.arange(rows),
+        )
+
+
+class Convolutional(nn.Module):
+    """A plain network with dropout."""
+
+    def __init__(self, outputs: int = 1) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten())
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(16, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(self.layers(x)))
+
+
+class Damped(FedAvg):
+    """FedAvg with gradients of half their length."""
+
+    name = "damped"
+
+    def correct(self, grads: Arrays, params: Arrays, context: Arrays, server: Server) -> Arrays:
+        return {n: g / 2 for n, g in grads.items()}
+
+
+class Broken(FedAvg):
+    """Forgets the site axis."""
+
+    name = "broken"
+
+    def correct(self, grads: Arrays, params: Arrays, context: Arrays, server: Server) -> Arrays:
+        return {n: g.sum(0) for n, g in grads.items()}
+
+
+class Deadly(FedAvg):
+    """Ends its process without a word, as the kernel does where memory is short."""
+
+    name = "deadly"
+
+    def correct(self, grads: Arrays, params: Arrays, context: Arrays, server: Server) -> Arrays:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return grads
 
 
 class Poisoned(FedAvg):

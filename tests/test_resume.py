@@ -29,7 +29,7 @@ TREE: dict[str, Any] = {
     "training": {"rounds": 40, "local_steps": 2},
     "participation": {"fraction": 0.6},
     "evaluation": {"bootstrap": 0, "baselines": []},
-    "engine": {"threads": 1},
+    "engine": {"threads": 1, "commit_seconds": 0},
 }
 
 

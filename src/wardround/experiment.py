@@ -13,6 +13,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,14 @@ def run(
     description, data = records_of(job)
     _check_participation(job, len(data))
     records = Records(description, data)
+    del data  # copied
     facts = _facts(job, records)
     if overwrite and not resume:
         Run.discard(out)
     folder = _open(out, job, facts, resume=resume)
     try:
         with folder:
-            return _complete(job, folder, description, data, records, report, listener)
+            return _complete(job, folder, description, records, report, listener)
     except Exception:
         if not resume and not folder.completed:
             Run.discard(out)
@@ -132,8 +134,7 @@ def run(
 
 
 def _complete(
-    job: Job, folder: Run, description: Description, data: Mapping[str, SiteData], records: Records, report: bool,
-    listener: Listener,
+    job: Job, folder: Run, description: Description, records: Records, report: bool, listener: Listener
 ) -> Result:  # fmt: skip
     whole = all((folder.path / name).exists() for name in ("result.json", "model.safetensors"))
     if folder.status == "done" and whole:
@@ -142,7 +143,7 @@ def _complete(
             _write_report(folder, recorded, listener)
         return recorded
     try:
-        result = _experiment(job, folder, description, data, records, listener)
+        result = _experiment(job, folder, description, records, listener)
         folder.write_json("result.json", result)
         if report:
             _write_report(folder, result, listener)
@@ -201,16 +202,14 @@ def _check_participation(job: Job, sites: int) -> None:
         )
 
 
-def _experiment(
-    job: Job, folder: Run, description: Description, data: Mapping[str, SiteData], records: Records, listener: Listener
-) -> Result:
+def _experiment(job: Job, folder: Run, description: Description, records: Records, listener: Listener) -> Result:
     federated = _train(FEDERATED, job, folder, description, records, listener)
     arms = {FEDERATED: federated}
     for name in job.evaluation.baselines:
         own = alone(job) if name == ALONE else centralized(job, len(records.sites))
-        merged = Records(description, data, merged=True) if name == CENTRALIZED else Records(description, data)
+        rows = records.merged() if name == CENTRALIZED else records.unprepared()
         with _sub_run(folder, name, own) as sub:
-            arms[name] = _train(name, own, sub, description, merged, listener, parent=federated, data=data)
+            arms[name] = _train(name, own, sub, description, rows, listener, parent=federated, origin=records)
     artifacts.save_model(folder, job, description, federated)
     listener({"event": "figures"})
     return judgement.result_of(job, folder, description, records, arms)
@@ -221,38 +220,37 @@ def _experiment(
 
 def _train(
     name: str, job: Job, folder: Run, description: Description, records: Records, listener: Listener,
-    *, parent: Arm | None = None, data: Mapping[str, SiteData] | None = None,
+    *, parent: Arm | None = None, origin: Records | None = None,
 ) -> Arm:  # fmt: skip
     channel = channels.build(job.privacy.channel)
     device = device_of(job.engine.device)
     host = Host(job, records, StateTable(records.sites), channel.site_half(), device)
-    engine = _engine(job, host)
-    # a centralised model sees the features that the federation agreed on; a lone hospital has only its own
-    given = parent.outcome.preprocessing if parent and name == CENTRALIZED else None
-    federation = Federation(
-        job, engine, channel, description, folder, lambda event: listener({"arm": name, **event}), given
-    )
-    outcome = federation.train()
-    exact = _exact(job, engine)
-    if name == CENTRALIZED and exact and data is not None:
-        # the merged model is judged at the hospitals its rows came from
-        engine.close()
-        host = Host(job, Records(description, data), StateTable(tuple(sorted(data))), channel.site_half(), device)
-        engine = _engine(job, host)
-        stored = outcome.preprocessing.to_json() if outcome.preprocessing else None
-        prepare = Request(message=Message(stage=messages.PREPARE, meta={"preprocessing": stored}))
-        for _ in engine.ask(prepare, engine.sites, None):
-            pass
-    scores = judgement.exact(engine, outcome) if exact else judgement.pooled(federation.histograms(outcome))
-    personalized = bool(outcome.network.local) or bool(host.own)
-    arm = Arm(
-        outcome=outcome, history=federation.history(), threshold=scores.threshold(job.evaluation.threshold),
-        scores=scores, personalized=personalized,
-    )  # fmt: skip
-    if name == FEDERATED:
-        artifacts.save_overlays(folder, engine.host, outcome)
-    engine.close()
-    return arm
+    with ExitStack() as engines:
+        engine = engines.enter_context(closing(_engine(job, host)))
+        # a centralised model sees the features that the federation agreed on; a lone hospital has only its own
+        given = parent.outcome.preprocessing if parent and name == CENTRALIZED else None
+        federation = Federation(
+            job, engine, channel, description, folder, lambda event: listener({"arm": name, **event}), given
+        )
+        outcome = federation.train()
+        exact = _exact(job, engine)
+        if name == CENTRALIZED and exact and origin is not None:
+            # the merged model is judged at the hospitals its rows came from
+            host = Host(job, origin.unprepared(), StateTable(origin.sites), channel.site_half(), device)
+            engine = engines.enter_context(closing(_engine(job, host)))
+            stored = outcome.preprocessing.to_json() if outcome.preprocessing else None
+            prepare = Request(message=Message(stage=messages.PREPARE, meta={"preprocessing": stored}))
+            for _ in engine.ask(prepare, engine.sites, None):
+                pass
+        scores = judgement.exact(engine, outcome) if exact else judgement.pooled(federation.histograms(outcome))
+        personalized = bool(outcome.network.local) or bool(host.own)
+        arm = Arm(
+            outcome=outcome, history=federation.history(), threshold=scores.threshold(job.evaluation.threshold),
+            scores=scores, personalized=personalized,
+        )  # fmt: skip
+        if name == FEDERATED:
+            artifacts.save_overlays(folder, engine.host, outcome)
+        return arm
 
 
 def _exact(job: Job, engine: LocalEngine) -> bool:

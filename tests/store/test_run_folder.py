@@ -65,7 +65,7 @@ def files(run: Run) -> list[str]:
 def add(run: Run, completed: int, sites: Sequence[str], keep: Sequence[int] = ()) -> None:
     """Commit `completed` with the server's value and the sites' states equal to it."""
     states = make_states([completed] * len(sites)) if sites else {}
-    run.commit(completed, {"loss": completed / 4}, make_server(completed), tuple(sites), states, keep=keep)
+    run.commit(completed, [{"loss": completed / 4}], make_server(completed), tuple(sites), states, keep=keep)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 def test_a_new_run_says_what_it_is(run: Run) -> None:
     head = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
-    assert head["format"] == 1
+    assert head["format"] == 2
     assert head["id"] == run.id
     assert head["created"] == run.created
     assert run.created.endswith("+00:00")
@@ -194,7 +194,7 @@ def test_an_edited_job_is_refused_with_its_differences(run: Run) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": 2}, "format 2, expected 1"),
+        ({"format": 3}, "format 3, expected 2"),
         ({"id": None}, "id = None"),
         ({"facts": []}, "facts"),
         ({"job": {"seed": 6}}, "its job was edited"),
@@ -270,18 +270,18 @@ def test_numbers_of_commits_increase(run: Run) -> None:
 def test_what_cannot_be_committed_changes_nothing(run: Run) -> None:
     add(run, 0, ["a"])
     with pytest.raises(RunError, match="not JSON"):
-        run.commit(1, {"loss": float("nan")}, make_server(1), (), {})
+        run.commit(1, [{"loss": float("nan")}], make_server(1), (), {})
     with pytest.raises(WardroundError, match="leading axis of 2"):
-        run.commit(1, {}, make_server(1), ("a", "b"), make_states([1]))
+        run.commit(1, [{}], make_server(1), ("a", "b"), make_states([1]))
     with pytest.raises(WardroundError, match="twice"):
-        run.commit(1, {}, make_server(1), ("a", "a"), make_states([1, 1]))
+        run.commit(1, [{}], make_server(1), ("a", "a"), make_states([1, 1]))
     assert holds(run, 0, {"a": 0})
     add(run, 1, [])
     assert holds(run, 1, {"a": 0})
 
 
 def test_a_server_may_be_empty(run: Run) -> None:
-    run.commit(0, {}, Server(model=ModelState(params={}, buffers={})), ("a",), {})
+    run.commit(0, [{}], Server(model=ModelState(params={}, buffers={})), ("a",), {})
     assert run.restore() == (Server(model=ModelState(params={}, buffers={})), (), {})
 
 
@@ -313,11 +313,11 @@ def test_every_kept_commit_restores_and_nothing_more_is_kept(
 def test_a_commit_is_cheap_in_the_number_of_sites(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     sites = tuple(f"site-{number:06d}" for number in range(100_000))
-    run.commit(0, {}, make_server(0), sites, {"c": torch.zeros(len(sites), 1)})
+    run.commit(0, [{}], make_server(0), sites, {"c": torch.zeros(len(sites), 1)})
     start = time.perf_counter()
     for completed in range(1, 21):
         chosen = sites[completed::5000]
-        run.commit(completed, {}, make_server(1), chosen, {"c": torch.ones(len(chosen), 1)})
+        run.commit(completed, [{}], make_server(1), chosen, {"c": torch.ones(len(chosen), 1)})
     # 20 sites a commit: about a millisecond. Going through all 100,000 names would take tens of milliseconds.
     assert (time.perf_counter() - start) / 20 < 0.02
 
@@ -494,14 +494,14 @@ from wardround.types import ModelState, Server
 def server(value, size=10):
     return Server(model=ModelState(params={"w": torch.full((size,), value)}, buffers={}))
 run = Run.create(sys.argv[1], Job(), {})
-run.commit(0, {}, server(1.0), (), {})
+run.commit(0, [{}], server(1.0), (), {})
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
-    run.commit(1, {}, server(2.0, 10_000), (), {})
+    run.commit(1, [{}], server(2.0, 10_000), (), {})
 except StorageError as error:
     print(error)
 print(run.restore()[0].model.params["w"].tolist() == [1.0] * 10)
-run.commit(1, {}, server(3.0), (), {})
+run.commit(1, [{}], server(3.0), (), {})
 """
     path = tmp_path / "run"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)

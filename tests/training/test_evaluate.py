@@ -193,6 +193,7 @@ def test_a_site_without_rows_never_runs_an_empty_batch() -> None:
 def test_large_sites_are_scored_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     found = CASES["shared"]
     whole, _, _ = Evaluator(found.module, stackable=True).logits(found.server.model, {}, found.data)
-    monkeypatch.setattr("wardround.training.evaluate._BLOCK", 5)
+    monkeypatch.setattr("wardround.training.evaluate._BLOCK", 1)
+    monkeypatch.setattr("wardround.training.evaluate._FEWEST", 5)
     blocks, _, _ = Evaluator(found.module, stackable=True).logits(found.server.model, {}, found.data)
     assert torch.allclose(blocks, whole, atol=1e-12, rtol=0)

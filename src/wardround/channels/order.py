@@ -17,7 +17,7 @@ def canonical(replies: Iterable[Reply], sites: Sequence[str]) -> Iterator[Reply]
     heard: set[str] = set()
     due = 0
     for reply in replies:
-        if not reply.sites or any(site in heard or site not in place for site in reply.sites):
+        if not reply.sites or not heard.isdisjoint(reply.sites) or not place.keys() >= set(reply.sites):
             continue
         heard.update(reply.sites)
         early[place[reply.sites[0]]] = reply

@@ -232,11 +232,20 @@ class EngineSpec(Node):
     device: Name = "cpu"
     """`cpu`, `cuda`, `cuda:1`, `mps` or `auto`."""
     executor: Literal["auto", "stacked", "sequential"] = "auto"
-    """`stacked` trains a chunk's sites in one set of tensors, `sequential` one by one; `auto` stacks what can be stacked."""
-    workers: Annotated[int, Field(ge=1, le=1)] = 1
-    """Worker processes; this version has one."""
+    """`stacked` trains a chunk's sites in one set of tensors, `sequential` one by one. `auto` stacks what can be stacked, but
+    not convolutions of larger pictures on a CPU."""
+    workers: Count | Literal["auto"] = "auto"
+    """Processes of one thread each that share the sites of a chunk on a CPU; 1 trains in the run's own process. `auto` takes
+    several for a long run whose sites train one by one, at most the threads that PyTorch may use. Recorded."""
     chunk: Count | Literal["auto"] = "auto"
     """Sites trained together."""
+    commit_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """Simulated rounds that are quicker than this are written to the disk together; a crash repeats them. 0 writes each."""
+    precision: Literal["full", "bf16"] = "full"
+    """`bf16` trains in mixed precision: products of matrices and convolutions in bfloat16, weights and sums in full. Faster on
+    a GPU, and on CPUs with instructions for it; figures are always of the full precision."""
+    compile: bool = False
+    """Train through `torch.compile`: the first round takes a minute longer, and wants a C++ compiler. Rarely worth it."""
     threads: Count | None = None
     """Threads of PyTorch; default its own choice. Recorded, since bits depend on it."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -268,6 +277,8 @@ class Job(Node):
                 f"algorithm scaffold with training.optimizer {self.training.optimizer.name} means nothing: the control "
                 "variate is read from the length of plain SGD steps (option II); use optimizer sgd, or another algorithm"
             )
+        if self.engine.precision == "bf16" and self.training.dtype == "float64":
+            raise ValueError("engine.precision bf16 with training.dtype float64 contradict each other: choose one")
         if self.algorithm.mu is not None and self.algorithm.name != "fedprox" and ":" not in self.algorithm.name:
             raise ValueError(f"algorithm.mu belongs to fedprox, and algorithm.name is {self.algorithm.name}: remove mu")
         return self

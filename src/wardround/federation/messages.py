@@ -66,8 +66,12 @@ def round_from(meta: Mapping[str, Json]) -> Round:
 
 def for_site(request: Request, site: str) -> Message:
     """What crosses the boundary to one site: the message for all, with the site's own facts."""
-    facts = request.for_site(site)
-    return replace(request.message, meta={**request.message.meta, "facts": facts}) if facts else request.message
+    return with_facts(request.message, request.for_site(site))
+
+
+def with_facts(message: Message, facts: Mapping[str, Json]) -> Message:
+    """The message for all, with one site's facts."""
+    return replace(message, meta={**message.meta, "facts": dict(facts)}) if facts else message
 
 
 def contribution_message(contribution: Contribution) -> Message:

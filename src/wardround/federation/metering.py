@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from wardround import wire
-from wardround.federation.messages import for_site
-from wardround.types import Arrays, Engine, Json, Reply, Request
+from wardround.federation.messages import with_facts
+from wardround.types import Arrays, Engine, Reply, Request
 
 
 class Metered:
@@ -29,13 +30,10 @@ class Metered:
 
     def ask(self, request: Request, sites: Sequence[str], deadline: float | None) -> Iterator[Reply]:
         """As the engine does; a reply for K sites counts K times what one site would send."""
-        known: dict[tuple[Json, ...], int] = {}
-        columns = tuple(request.facts.values())
-        for site in sites:
-            facts = tuple(column.get(site) for column in columns)
-            if facts not in known:
-                known[facts] = wire.size(for_site(request, site))
-            self.down += known[facts]
+        columns = [map(column.get, sites) for column in request.facts.values()]
+        for values, count in Counter(zip(*columns, strict=True) if columns else [()] * len(sites)).items():
+            facts = {name: value for name, value in zip(request.facts, values, strict=True) if value is not None}
+            self.down += wire.size(with_facts(request.message, facts)) * count
         for reply in self._engine.ask(request, sites, deadline):
             one = wire.size_without_axis(reply.message) if reply.stacked else wire.size(reply.message)
             self.up += one * len(reply.sites)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -21,33 +22,55 @@ MERGED = "all"
 
 
 class Records:
-    """Rows of many sites, flat and sorted by site and split.
+    """Rows of many sites, flat and sorted by site and split. A copy of `data`, which may be dropped afterwards.
 
     Args:
         description: what the dataset is.
         data: site -> records, with `split` filled in.
-        merged: present all sites as one (the centralised baseline); preprocessing still knows whose rows are whose.
     """
 
-    def __init__(self, description: Description, data: Mapping[str, SiteData], *, merged: bool = False) -> None:
+    def __init__(self, description: Description, data: Mapping[str, SiteData]) -> None:
         self.description = description
         self.origins = tuple(sorted(data))
-        self.sites = (MERGED,) if merged else self.origins
-        self._place = {site: i for i, site in enumerate(self.sites)}
-        origin = np.repeat(np.arange(len(self.origins)), [len(data[s].labels) for s in self.origins])
-        features = np.concatenate([data[s].features for s in self.origins])
-        labels = np.concatenate([data[s].labels for s in self.origins]).astype(np.int64)
-        split = np.concatenate([_split_of(s, data[s]) for s in self.origins])
-        owner = np.zeros_like(origin) if merged else origin
-        order = np.lexsort((split, owner))
-        self._features, self._labels, self._origin = features[order], labels[order], origin[order]
-        cells = owner * len(SPLITS) + split
-        counts = np.bincount(cells, minlength=len(self.sites) * len(SPLITS)).astype(np.int64)
-        self._count: Ints = counts.reshape(len(self.sites), len(SPLITS))
+        counts = [len(data[site].labels) for site in self.origins]
+        origin = np.repeat(np.arange(len(counts)), counts)
+        split = np.concatenate([_split_of(site, data[site]) for site in self.origins])
+        order = np.lexsort((split, origin))
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        first = data[self.origins[0]].features
+        kind = np.result_type(*{data[site].features.dtype for site in self.origins})
+        self._features = np.empty((len(order), *first.shape[1:]), dtype=kind)
+        self._labels = np.empty(len(order), dtype=np.int64)
+        for site, rows in zip(self.origins, np.split(place, np.cumsum(counts)[:-1]), strict=True):
+            self._features[rows], self._labels[rows] = data[site].features, data[site].labels
+        self._origin, self._split = origin[order], split[order]
+        self._arrange(self.origins, self._origin)
+
+    def _arrange(self, sites: tuple[str, ...], owner: Ints) -> None:
+        """Which rows are whose; they are sorted by owner and split already."""
+        self.sites = sites
+        self._place = {site: i for i, site in enumerate(sites)}
+        counts = np.bincount(owner * len(SPLITS) + self._split, minlength=len(sites) * len(SPLITS)).astype(np.int64)
+        self._count: Ints = counts.reshape(len(sites), len(SPLITS))
         self._start: Ints = (np.cumsum(counts) - counts).reshape(self._count.shape)
-        self._keys = streams.site_keys(self.sites)
-        self._split = split[order]
+        self._keys = streams.site_keys(sites)
         self._tensors: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def unprepared(self) -> Records:
+        """The same rows for another run, which prepares them in its own way."""
+        other = copy.copy(self)
+        other._tensors = None
+        return other
+
+    def merged(self) -> Records:
+        """All rows as those of one site (the centralised baseline); preprocessing still knows whose rows are whose."""
+        other = copy.copy(self)
+        order = np.argsort(self._split, kind="stable")
+        other._features, other._labels = self._features[order], self._labels[order]
+        other._origin, other._split = self._origin[order], self._split[order]
+        other._arrange((MERGED,), np.zeros(len(order), dtype=np.int64))
+        return other
 
     def fingerprint(self) -> str:
         """SHA-256 of rows, labels, sites and splits: a resumed run must see the same records."""
@@ -59,7 +82,7 @@ class Records:
     def index(self, sites: tuple[str, ...]) -> Ints:
         """Places of the named sites."""
         try:
-            return np.fromiter((self._place[s] for s in sites), dtype=np.int64, count=len(sites))
+            return np.fromiter(map(self._place.__getitem__, sites), dtype=np.int64, count=len(sites))
         except KeyError as error:
             raise DataError(
                 f"no site {error.args[0]!r} here: this process holds {', '.join(self.sites[:10])}"
@@ -112,6 +135,10 @@ class Records:
             torch.from_numpy(np.ascontiguousarray(features)).to(device=device, dtype=dtype),
             torch.from_numpy(self._labels).to(device),
         )
+
+    def move(self, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """Hold the prepared rows elsewhere: the same values, in memory that processes share."""
+        self._tensors = features, labels
 
     def raw_training_of_origin(self, site: str) -> NDArray[Any]:
         """Raw training rows [n, columns] that came from one hospital, also where sites are merged."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,12 @@ from wardround.aggregation import registry as aggregation
 from wardround.algorithms import registry as algorithms
 from wardround.config.job import Job
 from wardround.data.preprocess import Preprocessing
-from wardround.errors import ConfigError, QuorumLost, RunError
+from wardround.errors import ConfigError, QuorumLost, RunError, StorageError
 from wardround.federation import messages
 from wardround.federation.metering import Metered
 from wardround.federation.preprocess import fit_preprocessing
 from wardround.federation.site import Network
+from wardround.store.group import GroupCommit
 from wardround.store.run import Run
 from wardround.training.metrics import ScoreTable, measure
 from wardround.types import (
@@ -96,6 +98,8 @@ class Federation:
         self._given = preprocessing
         self._server_rule = algorithms.server_rule(job.algorithm)
         self._aggregate = aggregation.build(job.aggregation)
+        self._commits = GroupCommit(run, job.engine.commit_seconds if getattr(engine, "volatile", False) else 0.0)
+        self._records: list[dict[str, Any]] = []
         self._keys = streams.site_keys(self.engine.sites)
         self._deadline = job.participation.deadline_seconds
         self._max_weight = 1.0
@@ -113,8 +117,15 @@ class Federation:
             RunError: the folder belongs to a run with other executors or chunks.
         """
         server = self._begin() if self._run.completed is None else self._resume()
-        for index in range(self._completed, self.job.training.rounds):
-            server = self._one_round(server, index)
+        try:
+            for index in range(self._completed, self.job.training.rounds):
+                server = self._one_round(server, index)
+        except BaseException:
+            # what ended the run is the error to tell; a commit that it cut short is for the next writer to repair
+            with suppress(RunError, StorageError):
+                self._commits.flush()
+            raise
+        self._commits.flush()
         return self._select(server)
 
     def _begin(self) -> Server:
@@ -151,13 +162,14 @@ class Federation:
             "reason": self._reason,
             **self._spending(),
         }
-        self._run.commit(0, first, server, (), {})
+        self._run.commit(0, [first], server, (), {})
+        self._records = [first]
         self._completed = 0
         self._tell("setup")
         return server
 
     def _resume(self) -> Server:
-        records = self._run.records
+        records = self._records = self._run.records
         first = records[0]
         self._max_weight = first["max_weight"]
         stored = first["preprocessing"]
@@ -220,8 +232,9 @@ class Federation:
             **self._spending(),
         }
         done = index + 1
-        best = self._best([*self._run.records, record])
-        self._run.commit(done, record, server, sites, states, keep=() if best is None else (best,))
+        self._records.append(record)
+        best = self._best(self._records)
+        self._commits.add(done, record, server, sites, states, keep=() if best is None else (best,))
         self._completed = done
         self._tell("round", **record, survivors=len(total.survivors), asked=len(asked))
         return server
@@ -311,7 +324,7 @@ class Federation:
             totals = self.channel.collect(self.engine, request, self.engine.sites, self._deadline, quorum)
             final = {"validation": self._validation(self._aggregate.combine(totals), rounds), **self._spending()}
             self._run.write_json("final.json", final)
-        best = self._best([*self._run.records, final])
+        best = self._best([*self._records, final])
         selected = rounds if best is None else best
         server, sites, states = self._run.restore(selected)
         self.engine.restore(sites, states)
@@ -354,7 +367,7 @@ class Federation:
 
     def history(self) -> list[dict[str, Any]]:
         """One entry a round: training loss, the validation figures of the model *after* it, and what it cost so far."""
-        records = self._run.records[1:]
+        records = self._records[1:]
         final = self._run.read_json("final.json")
         figures = {v["completed"]: v for v in (r.get("validation") for r in [*records, final]) if v}
         return [

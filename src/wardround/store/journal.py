@@ -28,14 +28,14 @@ class Commit:
 
     Attributes:
         completed: rounds completed; 0 is the initial model.
-        record: what the caller tells about it.
+        records: what the caller tells of each round since the commit before, in order.
         files: checkpoint file -> SHA-256, the files written for this commit.
         states: commits whose states files hold the latest state of some site, as of this commit; ascending.
         keep: earlier commits whose checkpoints are kept beside this one's; ascending.
     """
 
     completed: int
-    record: Mapping[str, Json]
+    records: tuple[Mapping[str, Json], ...]
     files: Mapping[str, str]
     states: tuple[int, ...]
     keep: tuple[int, ...]
@@ -77,7 +77,7 @@ class Journal:
         """Commit: once the line is on the disk it is done. Returns the commit as it will be read again.
 
         Raises:
-            RunError: the record is not JSON (NaN, say), or somebody else changed the file.
+            RunError: a record is not JSON (NaN, say), or somebody else changed the file.
             StorageError: the disk cannot be written; the earlier lines are intact.
         """
         if self._size() != self._length:
@@ -90,7 +90,7 @@ class Journal:
             "files": dict(commit.files),
             "keep": commit.keep,
             "previous": self._previous,
-            "record": dict(commit.record),
+            "records": [dict(record) for record in commit.records],
             "states": commit.states,
         }
         try:
@@ -98,7 +98,7 @@ class Journal:
             content = body.encode()
         except (TypeError, ValueError) as error:
             raise RunError(
-                f"the record of commit {commit.completed} is not JSON: {error}; write null for an undefined figure"
+                f"the records of commit {commit.completed} are not JSON: {error}; write null for an undefined figure"
             ) from error
         line = f'{body[:-1]}{_SEAL}{hashlib.sha256(content).hexdigest()}"}}'
         written = line.encode()
@@ -124,7 +124,7 @@ class Journal:
             members = json.loads(body)
             commit = Commit(
                 completed=members["completed"],
-                record=members["record"],
+                records=tuple(members["records"]),
                 files=members["files"],
                 states=tuple(members["states"]),
                 keep=tuple(members["keep"]),

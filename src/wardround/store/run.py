@@ -17,7 +17,7 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
 from pathlib import Path, PurePosixPath
@@ -34,7 +34,7 @@ from wardround.types import Arrays, Json, Message, ModelState, Server
 if TYPE_CHECKING:
     from filelock import FileLock
 
-FORMAT = 1
+FORMAT = 2
 
 _CHECKPOINTS = "checkpoints"
 _CHECKPOINT = re.compile(r"(?:server|states)-(\d{5,})\.safetensors")
@@ -201,8 +201,13 @@ class Run:
 
     @property
     def records(self) -> list[dict[str, Json]]:
-        """The commits' records, in order."""
-        return [dict(commit.record) for commit in self._journal.commits]
+        """The records of all commits, in order."""
+        return [dict(record) for commit in self._journal.commits for record in commit.records]
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Commits that can be restored, ascending."""
+        return tuple(sorted(self._retained()))
 
     def check(self, job: Job, facts: Mapping[str, Json]) -> None:
         """Refuse to go on with another job or under other facts; the fact `versions` is the caller's to compare.
@@ -238,7 +243,7 @@ class Run:
     def commit(
         self,
         completed: int,
-        record: Mapping[str, Json],
+        records: Sequence[Mapping[str, Json]],
         server: Server,
         sites: tuple[str, ...],
         states: Arrays,
@@ -249,7 +254,7 @@ class Run:
 
         Args:
             completed: rounds completed, above that of the last commit; 0 for the initial model.
-            record: facts of the round, as JSON without NaN.
+            records: facts of each round since the last commit, as JSON without NaN.
             server: saved whole.
             sites: K sites whose state changed, without repetition.
             states: their states, [K, ...]; {} where the rule has no memory.
@@ -257,7 +262,7 @@ class Run:
                 not keep is gone, and naming it here is of no effect.
 
         Raises:
-            RunError: `completed` does not increase, the record is not JSON, or the run is not open for writing.
+            RunError: `completed` does not increase, a record is not JSON, or the run is not open for writing.
             StorageError: the disk cannot be written; the last commit is intact, and this one may be tried again.
         """
         self._check_writer()
@@ -281,7 +286,7 @@ class Run:
             holding = (*holding, completed)
         commit = Commit(
             completed=completed,
-            record=record,
+            records=tuple(records),
             files=files,
             states=holding,
             keep=tuple(sorted(retained & set(keep))),
@@ -432,7 +437,7 @@ class Run:
         if completed is None:
             return self._journal.commits[-1]
         if completed not in self._retained():
-            known = ", ".join(map(str, sorted(self._retained())))
+            known = ", ".join(map(str, self.kept))
             raise RunError(f"{self.path} keeps no checkpoint of {completed} completed rounds, only of: {known}")
         return self._by_completed[completed]
 

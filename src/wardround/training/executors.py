@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from wardround import streams
 from wardround.config.job import OptimizerSpec
 from wardround.errors import ConfigError
-from wardround.training import optimizers
-from wardround.training.forward import Forward, hand_stacked, single, vmapped
+from wardround.training import memory, optimizers
+from wardround.training.forward import OFF, Forward, Switches, hand_stacked, single, switched, vmapped
 from wardround.training.probe import Probe
 from wardround.training.schedule import Plan, plan
 from wardround.training.step import Sites, step
@@ -27,11 +27,17 @@ from wardround.types import LOCAL, Arrays, LocalRule, Progress, Round, Rows, Ser
 class _Executor:
     """What both executors share: the module, the optimiser, and how a result is put together."""
 
-    def __init__(self, module: nn.Module, optimizer: OptimizerSpec, probe: Probe) -> None:
+    def __init__(self, module: nn.Module, optimizer: OptimizerSpec, probe: Probe, switches: Switches = OFF) -> None:
+        memory.keep_freed()
         self.module = module
         self.optimizer = optimizer
         self.probe = probe
+        self.switches = switches
+        self._forward = switched(self._plain_forward(), switches)
         self._counters = {n: b.detach().clone() for n, b in module.named_buffers() if not b.is_floating_point()}
+
+    def _plain_forward(self) -> Forward:
+        raise NotImplementedError
 
     def _train(
         self, forward: Forward, rule: LocalRule, server: Server, states: Arrays, data: Rows, round: Round
@@ -57,9 +63,11 @@ class _Executor:
         run = _run_prefixes if self.probe.independent else _run_groups
         losses = run(self, forward, rule, server, training, data, round, steps, order)
 
-        back = torch.from_numpy(np.argsort(order, kind="stable")).to(losses.device)
-        params = {n: value[back] for n, value in params.items()}
-        buffers = {n: value[back] for n, value in buffers.items()}
+        if len(np.unique(steps.steps)) > 1:  # else the order is that of the sites already
+            back = torch.from_numpy(np.argsort(order, kind="stable")).to(losses.device)
+            params = {n: value[back] for n, value in params.items()}
+            buffers = {n: value[back] for n, value in buffers.items()}
+            losses = losses[back]
         taken = torch.from_numpy(steps.steps).double()
         progress = Progress(
             steps=taken,
@@ -82,7 +90,7 @@ class _Executor:
         return Trained(
             terms={term: arrays for term, arrays in terms.items() if arrays},
             states={**kept, **{LOCAL + n: value for n, value in local.items()}},
-            loss=losses[back].cpu().double() / taken,
+            loss=losses.cpu().double() / taken,
         )
 
     def _trainable(self) -> list[str]:
@@ -171,9 +179,8 @@ class Stacked(_Executor):
 
     name = "stacked"
 
-    def __init__(self, module: nn.Module, optimizer: OptimizerSpec, probe: Probe) -> None:
-        super().__init__(module, optimizer, probe)
-        self._forward = hand_stacked(module) or vmapped(module)
+    def _plain_forward(self) -> Forward:
+        return hand_stacked(self.module) or vmapped(self.module)
 
     def train(self, rule: LocalRule, server: Server, states: Arrays, data: Rows, round: Round) -> Trained:
         """Train the K sites of `data`; see `Executor`."""
@@ -185,9 +192,8 @@ class Sequential(_Executor):
 
     name = "sequential"
 
-    def __init__(self, module: nn.Module, optimizer: OptimizerSpec, probe: Probe) -> None:
-        super().__init__(module, optimizer, probe)
-        self._forward = single(module)
+    def _plain_forward(self) -> Forward:
+        return single(self.module, channels_last=self.probe.channels_last)
 
     def train(self, rule: LocalRule, server: Server, states: Arrays, data: Rows, round: Round) -> Trained:
         """Train the K sites of `data`; see `Executor`."""

@@ -20,8 +20,7 @@ def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.shape[-1] == 1:
         flat = logits.squeeze(-1)
         return F.binary_cross_entropy_with_logits(flat, labels.to(flat.dtype), reduction="none")
-    outputs = logits.shape[-1]
-    return F.cross_entropy(logits.reshape(-1, outputs), labels.reshape(-1), reduction="none").view(labels.shape)
+    return F.cross_entropy(logits.movedim(-1, 1), labels, reduction="none")
 
 
 def positive_probability(logits: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.errors import ConfigError
-from wardround.training.forward import Forward, hand_stacked, single, vmapped
+from wardround.training.forward import CHANNELS_LAST, Forward, hand_stacked, single, vmapped
 from wardround.types import Arrays
 
 _ROWS = 5
@@ -28,6 +28,8 @@ class Probe:
         reason: why, in words for the report.
         single_row: whether it can train on a batch of one row (BatchNorm over a table cannot: one row has no variance).
         outputs: logits a row.
+        convolves: whether it has convolutions over pictures or volumes.
+        channels_last: whether its forward takes them with the channels of a pixel side by side, and gives the same.
     """
 
     stackable: bool
@@ -36,6 +38,8 @@ class Probe:
     reason: str
     single_row: bool = True
     outputs: int = 0
+    convolves: bool = False
+    channels_last: bool = False
 
 
 def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
@@ -56,8 +60,14 @@ def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
     plain = single(trial)
     with torch.random.fork_rng(devices=[]):
         found = _look(trial, plain, params, x, draw)
-        outputs = _one(trial, plain, params, x, 0).shape[1]
-        return replace(found, single_row=_takes_one_row(trial, plain, params, x), outputs=outputs)
+        convolves = any(isinstance(layer, nn.Conv2d | nn.Conv3d) for layer in trial.modules())
+        return replace(
+            found,
+            outputs=_one(trial, plain, params, x, 0).shape[1],
+            single_row=_takes_one_row(trial, plain, params, x),
+            convolves=convolves,
+            channels_last=convolves and len(shape) + 1 in CHANNELS_LAST and _takes_channels_last(trial, params, x),
+        )
 
 
 def _look(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, draw: torch.Generator) -> Probe:
@@ -91,6 +101,16 @@ def _takes_one_row(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor) 
     except ValueError:  # what BatchNorm raises; anything else would have shown with more rows
         return False
     return True
+
+
+def _takes_channels_last(trial: nn.Module, params: Arrays, x: Tensor) -> bool:
+    plain, turned = single(trial), single(trial, channels_last=True)
+    try:
+        _one(trial, turned, params, x, 0)
+        trial.eval()  # dropout would draw other masks in another layout
+        return torch.allclose(_one(trial, plain, params, x, 0), _one(trial, turned, params, x, 0), atol=_TOLERANCE)
+    except Exception:  # noqa: BLE001 - a module's own way to refuse; `x.view(len(x), -1)` after a convolution is the usual one
+        return False
 
 
 def _stackable(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, independent: bool) -> Probe:

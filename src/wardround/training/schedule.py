@@ -43,15 +43,9 @@ def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bo
         round: budget, seed and index.
         join_single: whether a last batch of one row joins the one before it.
     """
-    batch = round.work.batch_size
-    sites = len(count)
-    per_epoch = -(-count // batch)
-    if join_single and batch > 1:
-        per_epoch = per_epoch - ((count % batch == 1) & (per_epoch > 1))
-    if round.work.epochs is not None:
-        steps = per_epoch * round.work.epochs
-    else:
-        steps = np.where(count > 0, round.work.steps or 0, 0).astype(np.int64)
+    batch, sites = round.work.batch_size, len(count)
+    per_epoch = _batches(count, batch, join_single=join_single)
+    steps = step_counts(count, round, join_single=join_single)
     total = int(steps.max(initial=0))
     if total == 0:
         rows, counts = np.zeros((0, sites, 0), dtype=np.int64), np.zeros((0, sites), dtype=np.int64)
@@ -75,6 +69,19 @@ def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bo
         chosen = order[np.searchsorted(members, site)[:, None], np.minimum(position, order.shape[1] - 1)]
         rows[at, site] = np.where(valid, chosen, 0)
     return Plan(rows=rows, counts=counts, steps=steps)
+
+
+def step_counts(count: Ints, round: Round, *, join_single: bool) -> Ints:
+    """Steps that `plan` gives each site, int64 [K], without drawing its batches."""
+    if round.work.epochs is not None:
+        return _batches(count, round.work.batch_size, join_single=join_single) * round.work.epochs
+    return np.where(count > 0, round.work.steps or 0, 0).astype(np.int64)
+
+
+def _batches(count: Ints, batch: int, *, join_single: bool) -> Ints:
+    """Batches of an epoch, int64 [K]."""
+    whole: Ints = -(-count // batch)
+    return whole - ((count % batch == 1) & (whole > 1)) if join_single and batch > 1 else whole
 
 
 def _orders(keys: NDArray[np.uint64], count: Ints, epoch: int, round: Round) -> NDArray[Any]:

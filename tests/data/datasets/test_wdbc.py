@@ -1,6 +1,10 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from wardround.data.datasets import wdbc
 from wardround.data.datasets.wdbc import WDBC
 from wardround.errors import DataError
 
@@ -26,6 +30,28 @@ def test_column_names_are_those_of_scikit_learn() -> None:
     from sklearn.datasets import load_breast_cancer
 
     assert [column.name for column in WDBC().describe().columns] == load_breast_cancer().feature_names.tolist()
+
+
+def test_the_rows_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_breast_cancer
+
+    data, (features, benign) = WDBC().load("wdbc"), load_breast_cancer(return_X_y=True)
+    np.testing.assert_array_equal(data.features, features)
+    np.testing.assert_array_equal(data.labels, 1 - benign)
+
+
+def test_without_its_file_scikit_learn_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = WDBC().load("wdbc")
+    monkeypatch.setattr(wdbc, "find_spec", lambda name: None)
+    found = WDBC().load("wdbc")
+    np.testing.assert_array_equal(found.features, expected.features)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.labels.dtype == expected.labels.dtype
+
+
+def test_reading_does_not_import_scikit_learn() -> None:
+    code = "import sys; from wardround.data.datasets.wdbc import WDBC; WDBC().load('wdbc'); assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unknown_site() -> None:

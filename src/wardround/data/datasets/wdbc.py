@@ -5,7 +5,11 @@ W. N. Street, W. H. Wolberg, O. L. Mangasarian: Nuclear feature extraction for b
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
+from numpy.typing import NDArray
 
 from wardround.errors import DataError
 from wardround.types import Column, Description, SiteData
@@ -47,12 +51,19 @@ class WDBC:
         """All 569 rows: features float64 [569, 30]. Raises DataError for a site other than `wdbc`."""
         if site != "wdbc":
             raise DataError(f"site {site!r}: the dataset 'wdbc' has one site, 'wdbc'")
-        # importing scikit-learn takes a second, and the command line names this class before it reads a record
+        features, benign = _bundled()
+        return SiteData(features=features, labels=1 - benign, patients=np.arange(len(benign)))
+
+
+def _bundled() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Features [569, 30] and labels as scikit-learn codes them, read from its file: importing it takes two seconds."""
+    package = find_spec("sklearn")
+    places = package.submodule_search_locations if package else None
+    file = Path(places[0]) / "datasets" / "data" / "breast_cancer.csv" if places else None
+    if file is None or not file.is_file():
         from sklearn.datasets import load_breast_cancer
 
         features, benign = load_breast_cancer(return_X_y=True)
-        return SiteData(
-            features=np.asarray(features, dtype=np.float64),
-            labels=1 - np.asarray(benign, dtype=np.int64),
-            patients=np.arange(len(benign)),
-        )
+        return features, benign.astype(np.int64)
+    table = np.loadtxt(file, delimiter=",", skiprows=1)
+    return table[:, :-1], table[:, -1].astype(np.int64)

@@ -22,9 +22,11 @@ class LocalEngine:
 
     Attributes:
         merges: whether the records of all sites lie in one place, so that they can be merged into a centralised baseline.
+        volatile: whether the sites' states end with this process, so that rounds may wait to be committed together.
     """
 
     merges = True
+    volatile = True
 
     def __init__(self, host: Host, chunk: int | None = None) -> None:
         self.host = host
@@ -48,7 +50,7 @@ class LocalEngine:
             steps = work.local_steps or (work.local_epochs or 1) * -(-rows // work.batch_size)
             # parameters with their copies; one batch with its activations; the plan of all batches and its working arrays
             each = 8 * (width + 4 * work.batch_size * features + 6 * steps * work.batch_size)
-            self._chunk = max(1, min(_LARGEST, _BUDGET // each))
+            self._chunk = max(self.host.workers, min(_LARGEST, _BUDGET // each))
         return self._chunk
 
     def ask(self, request: Request, sites: Sequence[str], deadline: float | None) -> Iterator[Reply]:
@@ -69,4 +71,5 @@ class LocalEngine:
         self.host.states.restore(tuple(sites), states)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Let the sites release what they share between processes."""
+        self.host.close()
