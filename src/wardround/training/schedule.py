@@ -8,7 +8,6 @@ has no variance. The plan is a pure function of names: a chunk, a worker and a l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,11 +62,10 @@ def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bo
     for number in range(int(epoch.max()) + 1):
         at, site = np.nonzero(epoch == number)
         members = np.flatnonzero((epoch == number).any(0))
-        order = _orders(keys[members], count[members], number, round)
-        position = first[at, site][:, None] + np.arange(width)
+        order, start = _orders(keys[members], count[members], number, round)
+        position = (start[np.searchsorted(members, site)] + first[at, site])[:, None] + np.arange(width)
         valid = np.arange(width) < counts[at, site][:, None]
-        chosen = order[np.searchsorted(members, site)[:, None], np.minimum(position, order.shape[1] - 1)]
-        rows[at, site] = np.where(valid, chosen, 0)
+        rows[at, site] = np.where(valid, order[np.minimum(position, len(order) - 1)], 0)
     return Plan(rows=rows, counts=counts, steps=steps)
 
 
@@ -84,10 +82,18 @@ def _batches(count: Ints, batch: int, *, join_single: bool) -> Ints:
     return whole - ((count % batch == 1) & (whole > 1)) if join_single and batch > 1 else whole
 
 
-def _orders(keys: NDArray[np.uint64], count: Ints, epoch: int, round: Round) -> NDArray[Any]:
-    """One epoch's permutations, int64 [K, longest]: a site's own rows come first, in random order."""
-    longest = int(count.max())
-    bits = streams.uniform_bits(keys, streams.key("batches", round.seed, round.index, epoch), longest)
-    bits >>= np.uint64(1)  # leaves the largest word free to sort padding behind every real row
-    bits[np.arange(longest) >= count[:, None]] = np.uint64(2**64 - 1)
-    return np.argsort(bits, axis=1)
+def _orders(keys: NDArray[np.uint64], count: Ints, epoch: int, round: Round) -> tuple[Ints, Ints]:
+    """One epoch's permutations, int64 [rows of all sites], site after site, and where each site's begins, int64 [K]."""
+    start = np.cumsum(count) - count
+    order = np.empty(int(count.sum()), dtype=np.int64)
+    purpose = streams.key("batches", round.seed, round.index, epoch)
+    size = np.frexp(count)[1]
+    for alike in np.unique(size):  # padded to the longest of those less than twice as long, not of all
+        sites = np.flatnonzero(size == alike)
+        places = np.arange(count[sites].max())
+        bits = streams.uniform_bits(keys[sites], purpose, len(places))
+        bits >>= np.uint64(1)  # leaves the largest word free to sort padding behind every real row
+        real = places < count[sites][:, None]
+        bits[~real] = np.uint64(2**64 - 1)
+        order[(start[sites][:, None] + places)[real]] = np.argsort(bits, axis=1)[real]
+    return order, start
