@@ -7,19 +7,19 @@ from typing import Any
 from benchmarks.agreement import TOLERANCE
 from benchmarks.beside import KINDS, ONE_THREAD, beside_bare, seconds
 from benchmarks.tables import ratio, spread, table
-from benchmarks.workloads import counts, workload
+from benchmarks.workloads import QUICK, counts, workload
 
 SPREAD = 1.0
+TABULAR = ("W1", "W3")
 HEADER = ("workload", "rows of a site", "who", "us a row", "/ same with equal sites", "/ bare, 1 thread")
-SMALL = {"W1": {"sites": 5, "rounds": 3}, "W3": {"sites": 20, "rounds": 3}}
 
 
 def section(repeats: int, quick: bool) -> str:
     """The table. Raises WeightsDiffer where product and bare loop did not take the same steps."""
     lines = []
-    for name, small in SMALL.items():
+    for name in TABULAR:
         shapes: list[dict[str, Any]] = [
-            {"name": name, **(small if quick else {}), "spread": width} for width in (0.0, SPREAD)
+            {"name": name, **(QUICK if quick else {}), "spread": width} for width in (0.0, SPREAD)
         ]
         equal, ragged = _in_turn(shapes, repeats)
         for given, found in zip(shapes, (equal, ragged), strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.agreement import EXACT, TOLERANCE
 from benchmarks.beside import ANY_MODULE, HEADER, KINDS, ONE_THREAD, beside_bare, rows
 from benchmarks.tables import table
+from benchmarks.workloads import QUICK
 
 WORKERS = "product, plain module, 2 workers"
 PRODUCTS: dict[str, dict[str, Any]] = {
@@ -14,14 +15,13 @@ PRODUCTS: dict[str, dict[str, Any]] = {
     "W2": {ANY_MODULE: KINDS[ANY_MODULE], WORKERS: {**KINDS[ANY_MODULE], "engine": {"workers": 2}}},
     "W3": KINDS,
 }
-SMALL = {"W1": {"sites": 5, "rounds": 3}, "W2": {"sites": 2, "rounds": 3}, "W3": {"sites": 20, "rounds": 3}}
 
 
 def section(repeats: int, quick: bool) -> str:
     """The tables. Raises WeightsDiffer where product and bare loop did not take the same steps."""
     lines, exact = [], []
     for name, products in PRODUCTS.items():
-        given = {"name": name, **(SMALL[name] if quick else {})}
+        given = {"name": name, **(QUICK if quick else {})}
         lines += rows(name, beside_bare(given, products, repeats, tolerance=TOLERANCE[name]))
         exact.append(_in_float64(given, products))
     return f"{table(HEADER, lines)}\n\nIn float64 the largest difference is {', '.join(exact)}."

@@ -56,6 +56,9 @@ WORKLOADS = {
     "W3": Workload(name="W3", sites=1000, rows=20, batch=16, rounds=5),
 }
 
+QUICK = {"sites": 4, "rounds": 3}
+"""What a run that only asks whether it works makes of a workload."""
+
 
 def workload(name: str, **changes: Any) -> Workload:
     """A workload by name, with other settings where given."""

@@ -7,30 +7,22 @@ The sides of a workload take turns; each workload replaces its own figures on th
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import agreement, machine
-from benchmarks.fresh import ROOT, MeasurementFailed, call
+from benchmarks import agreement, command
+from benchmarks.fresh import ROOT, call
 from benchmarks.peers.environments import python_of
 from benchmarks.peers.sides import ANY_MODULE, BARE, BUILT_IN, SIDES, WORKERS, Taken, take
-from benchmarks.peers.watch import SideFailed
-from benchmarks.tables import figure, ratio, spread, table, write_block
+from benchmarks.tables import figure, ratio, spread, table
+from benchmarks.workloads import QUICK
 
 PAGE = ROOT / "benchmarks" / "peers.md"
-WORKLOADS = {
-    "W1": {"sites": 4, "rounds": 3},
-    "W2": {"sites": 2, "rounds": 3},
-    "W3": {"sites": 8, "rounds": 3},
-}
-"""Name -> what `--quick` makes of it."""
-ABSENT = {"W1": {WORKERS}, "W2": {BUILT_IN}, "W3": {WORKERS}}
-"""Sides that a workload does without: no built-in network, or sites that are trained together."""
+ABSENT: dict[str, set[str]] = {"W1": {WORKERS}, "W2": {BUILT_IN}, "W3": {WORKERS}}
+"""Workload -> sides that it does without: no built-in network, or sites that are trained together."""
 NEARLY = 1e-7
 """Largest difference of a weight where everybody computes in float64: pfl takes a model's step to float32 all the same."""
 HEADER = (
@@ -44,7 +36,7 @@ def section(name: str, repeats: int, venvs: Path, quick: bool) -> str:
     sides = {label: side for label, side in SIDES.items() if label not in ABSENT[name]}
     python = {"": sys.executable}
     python |= {e: python_of(e, venvs) for e in {side.environment for side in sides.values()} if e}
-    given = {"name": name, **(WORKLOADS[name] if quick else {})}
+    given = {"name": name, **(QUICK if quick else {})}
     found: dict[str, list[Taken]] = {label: [] for label in sides}
     exact: dict[str, Taken] = {}
     with tempfile.TemporaryDirectory(prefix="peers") as folder:
@@ -90,28 +82,10 @@ def _rounds(taken: Sequence[Taken]) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="workloads to time")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of which the median is shown")
+    parser = command.parser("benchmarks.peers", __doc__, list(ABSENT), repeats=3)
     parser.add_argument("--venvs", type=Path, default=ROOT / ".venvs", help="folder of the frameworks' environments")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, once, printed and not written: does it run?")
     given = parser.parse_args()
-    repeats = 1 if given.quick else given.repeats
-    failed = []
-    for name in given.only:
-        began = time.perf_counter()
-        try:
-            text = section(name, repeats, given.venvs, given.quick)
-        except (MeasurementFailed, SideFailed, agreement.WeightsDiffer) as error:
-            print(f"{name} failed: {error}", file=sys.stderr)
-            failed.append(name)
-            continue
-        print(f"{name}\n\n{text}\n", flush=True)
-        print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-        if not given.quick:
-            write_block(PAGE, name, f"{machine.facts()}; median of {repeats} (smallest to largest).\n\n{text}")
-    if failed:
-        sys.exit(f"no figures for {', '.join(failed)}; try again with --only {' '.join(failed)}")
+    command.measure(given, lambda name, repeats: section(name, repeats, given.venvs, given.quick), PAGE)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.fresh import MeasurementFailed
+
 INTERVAL = 0.2
 """Seconds between two looks."""
 SELDOM = 5
 """Looks between two that divide shared pages, which takes a millisecond a process."""
 
 
-class SideFailed(RuntimeError):
+class SideFailed(MeasurementFailed):
     """A side ended without a result; the message has the end of what it said."""
 
 

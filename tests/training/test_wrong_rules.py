@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sample_plugins import Broken
 from small_federation import make_round, make_rows
 from wardround.algorithms.fedavg import FedAvg
 from wardround.config.job import OptimizerSpec
@@ -16,11 +17,8 @@ from wardround.training.probe import probe
 from wardround.types import Arrays, Progress, Server
 
 
-class Summed(FedAvg):
+class Summed(Broken):
     name = "summed"
-
-    def correct(self, grads: Arrays, params: Arrays, context: Arrays, server: Server) -> Arrays:
-        return {name: grad.sum(0) for name, grad in grads.items()}
 
 
 class Forgetful(FedAvg):

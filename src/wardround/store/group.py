@@ -71,12 +71,12 @@ class GroupCommit:
         while self._waiting:
             first = self._waiting[0]
             self._run.commit(
-                first.completed, first.records, first.server, first.sites, first.states, keep=self._keep_at(first)
+                first.completed, first.records, first.server, first.sites, first.states, keep=self._keep_now()
             )
             del self._waiting[0]
         self._written = time.monotonic()
 
-    def _keep_at(self, commit: _Waiting) -> Collection[int]:
+    def _keep_now(self) -> Collection[int]:
         """Only the last of a group may drop an earlier commit: until it is written, a crash goes back behind it."""
         return self._keep if len(self._waiting) == 1 else {*self._run.kept, *self._keep}
 
