@@ -19,7 +19,7 @@ from benchmarks.tables import figure, table
 COMMIT, REST = "commit", "the rest"
 PARTS: dict[str, tuple[str, ...]] = {
     "plan of batches": ("wardround.training.executors:plan",),
-    "gather rows": ("wardround.training.executors:_Executor._step",),
+    "gather rows": ("wardround.training.executors:_gathered",),
     "forward and loss": ("wardround.training.executors:step",),
     "backward": ("torch.autograd:grad",),
     "optimiser": ("wardround.training.optimizers:start", "wardround.training.optimizers:step"),

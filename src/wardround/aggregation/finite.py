@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from torch import Tensor
 def all_finite(value: Tensor) -> bool:
     """Whether every element is finite; True for an empty tensor."""
     # finite elements may still add up to an overflow, so only a finite sum is an answer
-    return bool(torch.isfinite(value.sum())) or bool(torch.isfinite(value).all())
+    return math.isfinite(value.sum()) or bool(torch.isfinite(value).all())
 
 
 def finite_sites(value: Tensor) -> Tensor:

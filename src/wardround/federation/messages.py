@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 
 import torch
 
-from wardround.aggregation.finite import finite_sites
+from wardround.aggregation.finite import all_finite, finite_sites
 from wardround.types import (
     Arrays,
     Contribution,
@@ -102,6 +102,8 @@ def without_non_finite(contribution: Contribution) -> tuple[Contribution, torch.
     faults: dict[int, str] = {}
     for term, content in contribution.terms.items():
         for name, value in content.arrays.items():
+            if all_finite(value):
+                continue
             finite = finite_sites(value)
             for k in torch.nonzero(good & ~finite).flatten().tolist():
                 faults[k] = f"a non-finite value in {term}/{name}"

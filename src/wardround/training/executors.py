@@ -8,6 +8,8 @@ with K = 1 and the plain module.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +25,10 @@ from wardround.training.schedule import Plan, plan
 from wardround.training.step import Sites, step
 from wardround.types import LOCAL, Arrays, LocalRule, Progress, Round, Rows, Server, Trained
 
+Ints = NDArray[np.int64]
+AHEAD = 2**22
+"""Most numbers of rows that are read together for several steps."""
+
 
 class _Executor:
     """What both executors share: the module, the optimiser, and how a result is put together."""
@@ -34,6 +40,8 @@ class _Executor:
         self.probe = probe
         self.switches = switches
         self._forward = switched(self._plain_forward(), switches)
+        self._trainable = [n for n, p in module.named_parameters() if p.requires_grad]
+        self._floating_buffers = [n for n, b in module.named_buffers() if b.is_floating_point()]
         self._counters = {n: b.detach().clone() for n, b in module.named_buffers() if not b.is_floating_point()}
 
     def _plain_forward(self) -> Forward:
@@ -45,8 +53,8 @@ class _Executor:
         sites = len(data.count)
         steps = plan(data.keys, data.count, round, join_single=not self.probe.independent)
         order = np.argsort(-steps.steps, kind="stable")
-        params = _with_axis(server.model.params, states, sites, order, trainable=self._trainable())
-        buffers = _with_axis(server.model.buffers, states, sites, order, trainable=self._floating_buffers())
+        params = _with_axis(server.model.params, states, sites, order, trainable=self._trainable)
+        buffers = _with_axis(server.model.buffers, states, sites, order, trainable=self._floating_buffers)
         counters = {
             n: value.to(data.features.device).repeat(sites, *[1] * value.dim()) for n, value in self._counters.items()
         }
@@ -93,26 +101,6 @@ class _Executor:
             loss=losses.cpu().double() / taken,
         )
 
-    def _trainable(self) -> list[str]:
-        return [n for n, p in self.module.named_parameters() if p.requires_grad]
-
-    def _floating_buffers(self) -> list[str]:
-        return [n for n, b in self.module.named_buffers() if b.is_floating_point()]
-
-    def _step(
-        self, forward: Forward, rule: LocalRule, server: Server, sites: Sites, data: Rows, round: Round,
-        flat: Tensor, weights: Tensor, number: int,
-    ) -> Tensor:  # fmt: skip
-        k, b = flat.shape
-        index = flat.reshape(-1)
-        return step(
-            forward, rule, server, self.optimizer, sites,
-            data.features.index_select(0, index).view(k, b, *data.features.shape[1:]),
-            data.labels.index_select(0, index).view(k, b),
-            weights,
-            learning_rate=round.work.learning_rate, number=number,
-        )  # fmt: skip
-
 
 def _with_axis(shared: Arrays, states: Arrays, sites: int, order: NDArray[np.int64], *, trainable: list[str]) -> Arrays:
     """Working copies [K, ...] in training order: the server's values, or the site's own where a name is local."""
@@ -120,7 +108,7 @@ def _with_axis(shared: Arrays, states: Arrays, sites: int, order: NDArray[np.int
     return {
         name: states[LOCAL + name][rows.to(states[LOCAL + name].device)]
         if LOCAL + name in states
-        else shared[name].unsqueeze(0).repeat(sites, *[1] * shared[name].dim())
+        else shared[name].expand(sites, *shared[name].shape).clone(memory_format=torch.contiguous_format)
         for name in trainable
     }
 
@@ -132,22 +120,58 @@ def _run_prefixes(
     """All steps of row-independent modules. Returns the summed losses, [K], in training order."""
     device = data.features.device
     counts = steps.counts[:, order]
-    flat = torch.from_numpy(steps.rows[:, order] + data.start[order][:, None]).to(device)
-    places = np.arange(steps.rows.shape[2])
-    share = np.where(places < counts[:, :, None], 1.0 / np.maximum(counts, 1)[:, :, None], 0.0)
+    rows = torch.from_numpy(steps.rows[:, order] + data.start[order][:, None]).to(device)
+    share = np.where(np.arange(steps.rows.shape[2]) < counts[:, :, None], 1.0 / np.maximum(counts, 1)[:, :, None], 0.0)
     weights = torch.from_numpy(share).to(device, data.features.dtype)
     losses = torch.zeros(len(order), dtype=data.features.dtype, device=device)
-    active = (counts > 0).sum(1)
-    widths = counts.max(1, initial=0)
     view, shown = training, len(order)
-    for t in range(len(counts)):
-        k, b = int(active[t]), int(widths[t])
-        if k != shown:
-            view, shown = training.first(k), k
-        losses[:k] += executor._step(
-            forward, rule, server, view, data, round, flat[t, :k, :b], weights[t, :k, :b], number=t + 1
+    for t, (x, y, w) in enumerate(_batches(data, rows, weights, counts)):
+        if len(y) != shown:
+            view, shown = training.first(len(y)), len(y)
+        found = step(
+            forward,
+            rule,
+            server,
+            executor.optimizer,
+            view,
+            x,
+            y,
+            w,
+            learning_rate=round.work.learning_rate,
+            number=t + 1,
         )
+        losses[:shown].add_(found)
     return losses
+
+
+def _batches(data: Rows, rows: Tensor, weights: Tensor, counts: Ints) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Each step's features [k, b, ...], labels and weights [k, b]: views of what is read for several steps at once.
+
+    Args:
+        data: all rows.
+        rows: int64 [T, K, B], which of them.
+        weights: [T, K, B], of the rows.
+        counts: int64 [T, K], how many of the B are real; the sites that have some are the first k.
+    """
+    sites, widths = (counts > 0).sum(1).tolist(), counts.max(1, initial=0).tolist()
+    elements, t = max(data.features[0].numel(), 1), 0
+    while t < len(rows):
+        k, b, end = sites[t], widths[t], t + 1
+        most, least = max(AHEAD // (k * b * elements), 1), k * b / 2
+        while end < min(t + most, len(rows)) and widths[end] <= b and sites[end] * widths[end] >= least:
+            end += 1
+        block = (*_gathered(data, rows[t:end, :k, :b]), weights[t:end, :k, :b])
+        for number, own in enumerate(zip(sites[t:end], widths[t:end], strict=True)):
+            x, y, w = (part[number] if own == (k, b) else part[number, : own[0], : own[1]] for part in block)
+            yield x, y, w
+        t = end
+
+
+def _gathered(data: Rows, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and labels of the rows with the numbers in an array of any shape."""
+    flat = rows.reshape(-1)
+    features = data.features.index_select(0, flat).view(*rows.shape, *data.features.shape[1:])
+    return features, data.labels.index_select(0, flat).view(rows.shape)
 
 
 def _run_groups(
@@ -166,9 +190,10 @@ def _run_groups(
             everyone = len(members) == sites
             part = training if everyone else training.take(index)
             weights = torch.full((len(members), int(size)), 1.0 / float(size), dtype=data.features.dtype, device=device)
-            losses[index] += executor._step(
-                forward, rule, server, part, data, round, rows[t, index, : int(size)], weights, number=t + 1
-            )
+            losses[index] += step(
+                forward, rule, server, executor.optimizer, part, *_gathered(data, rows[t, index, : int(size)]), weights,
+                learning_rate=round.work.learning_rate, number=t + 1,
+            )  # fmt: skip
             if not everyone:
                 training.put(index, part)
     return losses

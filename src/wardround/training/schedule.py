@@ -88,7 +88,9 @@ def _orders(keys: NDArray[np.uint64], count: Ints, epoch: int, round: Round) -> 
     order = np.empty(int(count.sum()), dtype=np.int64)
     purpose = streams.key("batches", round.seed, round.index, epoch)
     size = np.frexp(count)[1]
-    for alike in np.unique(size):  # padded to the longest of those less than twice as long, not of all
+    for alike in np.flatnonzero(
+        np.bincount(size)
+    ):  # padded to the longest of those less than twice as long, not of all
         sites = np.flatnonzero(size == alike)
         places = np.arange(count[sites].max())
         bits = streams.uniform_bits(keys[sites], purpose, len(places))

@@ -92,7 +92,7 @@ def step(
         Each site's loss before the step, [k], detached.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in sites.params.items()}
-    losses = (row_losses(forward(leaves, sites.buffers, x), y) * weights).sum(1)
+    losses = row_losses(forward(leaves, sites.buffers, x), y) * weights
     found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
     with torch.no_grad():
         grads = {
@@ -104,7 +104,7 @@ def step(
             _check_corrected(rule, corrected, sites.params)
         grads = corrected
         optimizers.step(optimizer, sites.params, grads, sites.slots, learning_rate, number)
-    return losses.detach()
+    return losses.detach().sum(1)
 
 
 def _check_corrected(rule: LocalRule, grads: Arrays, params: Arrays) -> None:
