@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ def workload(name: str, **changes: Any) -> Workload:
     return replace(WORKLOADS[name], **changes)
 
 
+@lru_cache(maxsize=1)
 def names(workload: Workload) -> tuple[str, ...]:
     return tuple(f"site-{k:06d}" for k in range(workload.sites))
 
@@ -84,10 +86,21 @@ Drawn = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Features [n, *shape] and labels [n] of all sites, one after another."""
 
 
+BLOCK = 5_000
+"""Sites that are drawn together, so that a hundred thousand need not be held twice."""
+
+
 def draw(workload: Workload) -> Drawn:
-    """Fixed rows: in a table the label depends on the first five features, in a picture on the bright row of pixels."""
-    random = np.random.default_rng(3)
-    n = workload.sites * workload.rows
+    """All rows of a workload."""
+    blocks = [_draw(workload, number) for number in range(math.ceil(workload.sites / BLOCK))]
+    features, labels = zip(*blocks, strict=True)
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def _draw(workload: Workload, number: int) -> Drawn:
+    """Rows of one block of sites: in a table the label depends on the first five features, in a picture on the bright row."""
+    random = np.random.default_rng([3, number] if number else 3)
+    n = int(counts(workload)[number * BLOCK : (number + 1) * BLOCK].sum())
     features = random.standard_normal((n, *workload.shape), dtype=np.float32)
     if workload.shape == PICTURE:
         labels = random.integers(0, workload.classes, n)
@@ -98,24 +111,28 @@ def draw(workload: Workload) -> Drawn:
 
 
 class Rows(Mapping[str, SiteData]):
-    """Every site's records, as views; all of them train."""
+    """Every site's records, as views; all of them train. Drawn when they are asked for, and only the last block is kept."""
 
     def __init__(self, workload: Workload, drawn: Drawn | None = None) -> None:
-        self._features, self._labels = drawn or draw(workload)
+        self._workload, self._drawn = workload, drawn
+        self._block = -1
         self._names = names(workload)
         self._place = {name: k for k, name in enumerate(self._names)}
-        self._ends = np.cumsum(counts(workload))
-        self._patients = np.arange(len(self._labels))
-        self._split = np.zeros(len(self._labels), dtype=np.int8)
+        self._ends = np.cumsum([0, *counts(workload)])
 
     def __getitem__(self, site: str) -> SiteData:
         k = self._place[site]
-        own = slice(int(self._ends[k - 1]) if k else 0, int(self._ends[k]))
+        block = 0 if self._drawn else k // BLOCK
+        if block != self._block:
+            self._block, self._held = block, self._drawn or _draw(self._workload, block)
+        features, labels = self._held
+        before, begin, end = self._ends[[block * BLOCK, k, k + 1]]
+        own = slice(begin - before, end - before)
         return SiteData(
-            features=self._features[own],
-            labels=self._labels[own],
-            patients=self._patients[own],
-            split=self._split[own],
+            features=features[own],
+            labels=labels[own],
+            patients=np.arange(begin, end),
+            split=np.zeros(end - begin, dtype=np.int8),
         )
 
     def __iter__(self) -> Iterator[str]:

@@ -32,22 +32,30 @@ class Records:
     def __init__(self, description: Description, data: Mapping[str, SiteData]) -> None:
         self.description = description
         self.origins = tuple(sorted(data))
-        counts = [len(data[site].labels) for site in self.origins]
-        origin = np.repeat(np.arange(len(counts)), counts)
-        split = np.concatenate([_split_of(site, data[site]) for site in self.origins])
-        order = np.lexsort((split, origin))
+        splits, kinds = [], set()
+        for site in self.origins:  # one site at a time: `data` may read them as they are asked for
+            own = data[site]
+            splits.append(_split_of(site, own))
+            kinds.add(own.features.dtype)
+        counts = [len(split) for split in splits]
+        self._origin = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        split = np.concatenate(splits)
+        order = np.lexsort((split, self._origin))
+        self._split = split[order]
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
-        first = data[self.origins[0]].features
-        kind = np.result_type(*{data[site].features.dtype for site in self.origins})
-        self._features = np.empty((len(order), *first.shape[1:]), dtype=kind)
-        self._labels = np.empty(len(order), dtype=np.int64)
-        for site, rows in zip(self.origins, np.split(place, np.cumsum(counts)[:-1]), strict=True):
-            self._features[rows], self._labels[rows] = data[site].features, data[site].labels
-        self._origin, self._split = origin[order], split[order]
+        del splits, split, order
+        shape = data[self.origins[0]].features.shape[1:]
+        self._features = np.empty((len(place), *shape), dtype=np.result_type(*kinds))
+        self._labels = np.empty(len(place), dtype=np.int64)
+        end = 0
+        for site, count in zip(self.origins, counts, strict=True):
+            own, rows = data[site], place[end : end + count]
+            self._features[rows], self._labels[rows] = own.features, own.labels
+            end += count
         self._arrange(self.origins, self._origin)
 
-    def _arrange(self, sites: tuple[str, ...], owner: Ints) -> None:
+    def _arrange(self, sites: tuple[str, ...], owner: NDArray[np.int32]) -> None:
         """Which rows are whose; they are sorted by owner and split already."""
         self.sites = sites
         self._place = {site: i for i, site in enumerate(sites)}
@@ -69,7 +77,7 @@ class Records:
         order = np.argsort(self._split, kind="stable")
         other._features, other._labels = self._features[order], self._labels[order]
         other._origin, other._split = self._origin[order], self._split[order]
-        other._arrange((MERGED,), np.zeros(len(order), dtype=np.int64))
+        other._arrange((MERGED,), np.zeros(len(order), dtype=np.int32))
         return other
 
     def fingerprint(self) -> str:

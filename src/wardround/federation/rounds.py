@@ -5,9 +5,10 @@ The figures of the model after round t travel with the contributions of round t 
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -218,14 +219,13 @@ class Federation:
         total = self._collect(round, server, asked)
         moved = _server(self._server_rule.apply(server, total, round), f"server rule {self._server_rule.name}: apply")
         server = _server(self.network.rule.absorb(moved, total, round), f"algorithm {self.network.rule.name}: absorb")
-        self._counted |= dict.fromkeys(total.survivors, index)
+        self._counted.update(zip(total.survivors, itertools.repeat(index)))
         sites, states = self.engine.journal(index, total.survivors)
         everyone = len(asked) == len(self.engine.sites)
-        counted = set(total.survivors)
         record = {
             "round": index,
             "cohort": "all" if everyone else list(asked),
-            "missing": [] if len(counted) == len(asked) else [site for site in asked if site not in counted],
+            "missing": _missing(asked, total.survivors),
             "abstained": dict(total.abstained),
             "train_loss": _ratio(total, "training"),
             "validation": self._validation(total, index),
@@ -416,3 +416,10 @@ def _table(sums: Arrays) -> ScoreTable:
 def _ratio(total: Total, term: str) -> float | None:
     sums = total.sums.get(term)
     return float(sums["loss"] / sums["rows"]) if sums and float(sums["rows"]) > 0 else None
+
+
+def _missing(asked: Sequence[str], survivors: Sequence[str]) -> list[str]:
+    if len(survivors) == len(asked):
+        return []
+    counted = set(survivors)
+    return [site for site in asked if site not in counted]
