@@ -97,7 +97,9 @@ def _type(about: Mapping[str, Any]) -> str:
         return " or ".join(_type(one) for one in about["anyOf"])
     if "enum" in about:
         return ", ".join(f"`{value}`" for value in about["enum"])
-    kind = str(about["type"])
+    kind = "object" if "$ref" in about else str(about["type"])
+    if "prefixItems" in about:
+        return f"[{', '.join(_type(one) for one in about['prefixItems'])}]"
     if kind == "array":
         return f"list of {_type(about['items'])}"
     if "const" in about:

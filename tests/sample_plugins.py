@@ -50,9 +50,13 @@ class Clinics:
         marker = draw.normal(2 + ill, 1)
         if self.gaps:
             marker[::8] = math.nan
+        labels = ill.astype(np.int64)
+        if self.classes > 2:  # the sicker, the higher the marker: grades 1, 2, ... share the ill evenly
+            labels = np.where(ill, 1 + draw.integers(0, self.classes - 1, self.rows), 0)
+            marker += labels
         return SiteData(
             features=np.stack([age, sex, marker], axis=1),
-            labels=ill.astype(np.int64),
+            labels=labels,
             patients=np.arange(self.rows),
         )
 

@@ -21,7 +21,20 @@ from wardround.config.job import OptimizerSpec
 from wardround.models import registry as models
 from wardround.training.executors import Sequential, Stacked
 from wardround.training.probe import probe
-from wardround.types import LOCAL, Arrays, LocalRule, ModelState, Round, Rows, Server, ServerRule, Term, Total, Work
+from wardround.types import (
+    LOCAL,
+    STEP_TERMS,
+    Arrays,
+    LocalRule,
+    ModelState,
+    Round,
+    Rows,
+    Server,
+    ServerRule,
+    Term,
+    Total,
+    Work,
+)
 
 RAGGED = (1, 2, 7, 16, 33, 40)
 """Rows of the sites: with batches of 8 there are lone rows, whole batches, and last batches of every kind."""
@@ -68,8 +81,8 @@ def part(data: Rows, sites: Sequence[int]) -> Rows:
 def make_round(
     index: int = 0,
     *,
-    epochs: int | None = None,
-    steps: int | None = None,
+    epochs: int | tuple[int, int] | None = None,
+    steps: int | tuple[int, int] | None = None,
     batch_size: int = 8,
     learning_rate: float = 0.1,
     population: int = 6,
@@ -148,7 +161,7 @@ class Federation:
             rows = torch.from_numpy(data.count).double()
             terms = {
                 name: Term(arrays=arrays, weights=rows, maximum=round.max_weight)
-                if name in ("step", "buffers")
+                if name in STEP_TERMS
                 else Term(arrays=arrays, weights=(rows > 0).double(), maximum=1.0)
                 for name, arrays in trained.terms.items()
             }
@@ -158,7 +171,8 @@ class Federation:
             totals.append(Total(sums=sums, weights=weights, survivors=survivors))
             self.trained = trained
         total = Mean().combine(totals)
-        self.server = self.rule.absorb(self.server_rule.apply(self.server, total, round), total, round)
+        combined = self.rule.combine(total, self.server, round)
+        self.server = self.rule.absorb(self.server_rule.apply(self.server, combined, round), total, round)
 
     def everything(self) -> Arrays:
         """All that the run has made: the global model, the server's memory, the sites' states."""

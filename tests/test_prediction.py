@@ -239,3 +239,25 @@ def test_the_rows_are_not_overwritten(personal: Path, tmp_path: Path, capsys: py
     assert guarded(app, ["predict", str(personal), str(rows), "--out", str(rows)]) == 2
     assert "choose another file" in capsys.readouterr().err
     assert rows.read_text() == "age,sex,marker\n60,m,2.5\n"
+
+
+def test_of_three_classes_each_has_a_probability_and_the_largest_is_taken(tmp_path: Path) -> None:
+    data = {**PERSONAL["data"], "options": {"classes": 3}}
+    folder = trained({**PERSONAL, "data": data, "model": {}}, tmp_path / "run")
+    description, sites = records_of(Job.model_validate({**PERSONAL, "data": data}))
+    rows = write(tmp_path / "rows.csv", description, np.concatenate([test_rows(sites[site]) for site in sorted(sites)]))
+    scored = predict(folder, rows)
+    matrix = np.array([[row[f"probability of class {c}"] for c in range(3)] for row in scored])
+    assert matrix.sum(axis=1) == pytest.approx(np.ones(len(matrix)))
+    assert [row["prediction"] for row in scored] == [f"class {c}" for c in matrix.argmax(axis=1)]
+    assert [row["probability"] for row in scored] == matrix.max(axis=1).tolist()
+    labels = np.concatenate([test_labels(sites[site]) for site in sorted(sites)])
+    result = json.loads((folder / "result.json").read_text())
+    right = (matrix.argmax(axis=1) == labels).mean()
+    assert right == pytest.approx(result["federated"]["pooled"]["accuracy"])
+    out = tmp_path / "scores.csv"
+    guarded(app, ["predict", str(folder), str(rows), "--out", str(out)])
+    with out.open() as file:
+        header = next(csv.reader(file))
+    assert header[:3] == ["row", "probability", "prediction"]
+    assert header[3:] == [f"probability of class {c}" for c in range(3)]

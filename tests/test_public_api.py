@@ -15,7 +15,7 @@ HEAVY = ("torch", "sklearn", "matplotlib", "numpy", "pandas", "scipy")
 
 
 def test_the_public_names_are_these() -> None:
-    assert wardround.__all__ == ["Job", "__version__", "load", "predict", "run"]
+    assert wardround.__all__ == ["Job", "__version__", "compare", "load", "predict", "run"]
     for name in wardround.__all__:
         assert getattr(wardround, name) is not None
     assert dir(wardround) == sorted(wardround.__all__)

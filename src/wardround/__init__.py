@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
+    from wardround.comparison.study import compare
     from wardround.config import Job, load
     from wardround.experiment import run
     from wardround.prediction import predict
@@ -24,10 +25,11 @@ _WHERE = {
     "Job": "wardround.config",
     "load": "wardround.config",
     "run": "wardround.experiment",
+    "compare": "wardround.comparison.study",
     "predict": "wardround.prediction",
 }
 
-__all__ = ["Job", "__version__", "load", "predict", "run"]
+__all__ = ["Job", "__version__", "compare", "load", "predict", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from wardround.store.run import Run
 from wardround.types import LOCAL, Description
 
 
-def save_overlays(folder: Run, host: Host, outcome: Outcome) -> None:
+def save_overlays(folder: Run, host: Host, outcome: Outcome, threshold: float) -> None:
     """What stays at each site at the selected round, its own preprocessing included, and their mean for a stranger."""
     local = outcome.network.local
     if not (local or host.own):
@@ -23,10 +23,12 @@ def save_overlays(folder: Run, host: Host, outcome: Outcome) -> None:
         states = host.states.read((site,), host.network.initial_state) if local else {}
         arrays = {n.removeprefix(LOCAL): v[0].cpu() for n, v in states.items() if n.startswith(LOCAL)}
         own = host.own.get(site)
-        metadata = {"site": site, "preprocessing": json.dumps(own.to_json() if own else None)}
+        stored = json.dumps(own.to_json() if own else None)
+        metadata = {"site": site, "preprocessing": stored, "threshold": repr(threshold)}
         folder.write_tensors(f"overlays/{quote(site, safe='')}.safetensors", arrays, metadata)
     if outcome.overlay:
-        folder.write_tensors("overlay-average.safetensors", outcome.overlay, {"site": "", "preprocessing": "null"})
+        metadata = {"site": "", "preprocessing": "null", "threshold": repr(threshold)}
+        folder.write_tensors("overlay-average.safetensors", outcome.overlay, metadata)
 
 
 def save_model(folder: Run, job: Job, description: Description, arm: Arm) -> None:
@@ -39,11 +41,12 @@ def save_model(folder: Run, job: Job, description: Description, arm: Arm) -> Non
         "run": folder.id,
         "job": job.model_dump_json(),
         "preprocessing": json.dumps(stored),
+        "schema": description.schema,
         "classes": json.dumps(list(description.classes)),
         "shape": json.dumps([len(outcome.preprocessing.names)] if outcome.preprocessing else list(description.shape)),
         "threshold": repr(arm.threshold),
         "selected_round": str(outcome.selected),
-        "personalized": json.dumps(arm.personalized),
+        "personalized": json.dumps(arm.personalized or job.finetuning.epochs > 0),
     }
     model = outcome.server.model
     folder.write_tensors("model.safetensors", {**model.params, **model.buffers}, metadata)

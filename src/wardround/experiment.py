@@ -28,21 +28,22 @@ from wardround.config.job import Job
 from wardround.config.plugins import construct, resolve
 from wardround.data import registry as datasets
 from wardround.data.check import check_records
-from wardround.data.partition import partition
-from wardround.data.split import split_patients
+from wardround.data.heterogeneity import measure
+from wardround.data.partitions.partition import partition
+from wardround.data.split import split_sites
 from wardround.errors import ConfigError, DataError, Refused, RunError, StorageError
 from wardround.federation import messages
-from wardround.federation.baselines import alone, centralized, sites_asked
+from wardround.federation.baselines import alone, centralized, finetuned, sites_asked
 from wardround.federation.engines.local import LocalEngine
 from wardround.federation.records import Records
-from wardround.federation.rounds import Federation, Listener
+from wardround.federation.rounds import Federation, Listener, Start
 from wardround.federation.site import Host
-from wardround.judgement import ALONE, CENTRALIZED, FEDERATED, Arm, Result
+from wardround.judgement import ALONE, CENTRALIZED, FEDERATED, FINETUNED, Arm, Result
 from wardround.models import registry as models
 from wardround.store.atomic import sha256
 from wardround.store.run import Run
 from wardround.store.states import StateTable
-from wardround.types import SPLITS, Description, Message, Request, SiteData
+from wardround.types import LOCAL, SPLITS, Description, Message, Request, SiteData
 
 ENGINES = {"local": "wardround.federation.engines.local:LocalEngine"}
 
@@ -56,9 +57,14 @@ def records_of(job: Job) -> tuple[Description, dict[str, SiteData]]:
     """
     dataset = datasets.build(job.data)
     description = dataset.describe()
-    if len(description.classes) != 2:
+    if len(description.classes) < 2:
+        raise DataError(
+            f"data.dataset = {job.data.dataset!r} has {len(description.classes)} classes: expected two or more to tell apart"
+        )
+    if len(description.classes) > 2 and job.evaluation.threshold != 0.5:
         raise ConfigError(
-            f"data.dataset = {job.data.dataset!r} has {len(description.classes)} classes: this version judges models of two"
+            f"evaluation.threshold belongs to two classes, and data.dataset = {job.data.dataset!r} has "
+            f"{len(description.classes)}: leave it out; a row is called the most probable of them"
         )
     if job.partition.kind == "natural" and not description.natural:
         raise ConfigError(
@@ -66,8 +72,8 @@ def records_of(job: Job) -> tuple[Description, dict[str, SiteData]]:
         )
     raw = {site: dataset.load(site) for site in description.sites}
     check_records(description, raw)
-    sites = partition(raw, job.partition, seed=job.seed, classes=len(description.classes))
-    split = {site: split_patients(data, job.data.split, seed=job.seed, site=site) for site, data in sites.items()}
+    sites = partition(raw, job.partition, seed=job.seed, classes=len(description.classes), columns=description.columns)
+    split = split_sites(sites, job.data.split, seed=job.seed)
     if not any(np.any(data.split == SPLITS.index("test")) for data in split.values()):
         raise DataError(
             f"no test rows: data.split.test = {job.data.split.test} of so few patients a site leaves none, and nothing could be "
@@ -118,15 +124,18 @@ def run(
         torch.set_num_threads(job.engine.threads)
     description, data = records_of(job)
     _check_participation(job, len(data))
+    heterogeneity = measure(description, data)
+    if job.evaluation.release_scores is False:
+        del heterogeneity["shifts"]  # a site's own figures
     records = Records(description, data)
     del data  # copied
-    facts = _facts(job, records)
+    facts = facts_of(job, records)
     if overwrite and not resume:
         Run.discard(out)
     folder = _open(out, job, facts, resume=resume)
     try:
         with folder:
-            return _complete(job, folder, description, records, report, listener)
+            return _complete(job, folder, description, records, heterogeneity, report, listener)
     except Exception:
         if not resume and not folder.completed:
             Run.discard(out)
@@ -134,7 +143,8 @@ def run(
 
 
 def _complete(
-    job: Job, folder: Run, description: Description, records: Records, report: bool, listener: Listener
+    job: Job, folder: Run, description: Description, records: Records, heterogeneity: Result, report: bool,
+    listener: Listener,
 ) -> Result:  # fmt: skip
     whole = all((folder.path / name).exists() for name in ("result.json", "model.safetensors"))
     if folder.status == "done" and whole:
@@ -143,7 +153,7 @@ def _complete(
             _write_report(folder, recorded, listener)
         return recorded
     try:
-        result = _experiment(job, folder, description, records, listener)
+        result = _experiment(job, folder, description, records, listener) | {"heterogeneity": heterogeneity}
         folder.write_json("result.json", result)
         if report:
             _write_report(folder, result, listener)
@@ -185,6 +195,12 @@ def _check_names(job: Job) -> None:
             f"evaluation.baselines asks for centralized, and engine.kind = {job.engine.kind} cannot merge the sites' "
             "records: leave it out (baselines: [local])"
         )
+    target = job.evaluation.target
+    if target is not None and target.fraction is not None and CENTRALIZED not in job.evaluation.baselines:
+        raise ConfigError(
+            f"evaluation.target asks for {target.fraction:g} of the centralised figure, and evaluation.baselines has no "
+            "centralized: add it, or give the target a value"
+        )
     device_of(job.engine.device)
 
 
@@ -203,34 +219,61 @@ def _check_participation(job: Job, sites: int) -> None:
 
 
 def _experiment(job: Job, folder: Run, description: Description, records: Records, listener: Listener) -> Result:
-    federated = _train(FEDERATED, job, folder, description, records, listener)
+    federated = train_arm(FEDERATED, job, folder, description, records, listener)
     arms = {FEDERATED: federated}
     for name in job.evaluation.baselines:
         own = alone(job) if name == ALONE else centralized(job, len(records.sites))
         rows = records.merged() if name == CENTRALIZED else records.unprepared()
-        with _sub_run(folder, name, own) as sub:
-            arms[name] = _train(name, own, sub, description, rows, listener, parent=federated, origin=records)
+        with _sub_run(folder, f"baselines/{name}", own) as sub:
+            arms[name] = train_arm(name, own, sub, description, rows, listener, parent=federated, origin=records)
+    if job.finetuning.epochs:
+        own, start = finetuned(job, federated.outcome.network.local), _kept(folder, federated)
+        with _sub_run(folder, FINETUNED, own) as sub:
+            arms[FINETUNED] = train_arm(
+                FINETUNED, own, sub, description, records.unprepared(), listener, parent=federated, start=start
+            )
     artifacts.save_model(folder, job, description, federated)
     listener({"event": "figures"})
     return judgement.result_of(job, folder, description, records, arms)
 
 
+def _kept(folder: Run, arm: Arm) -> Start:
+    """The model that a federation kept, with what stays at each of its sites."""
+    server, sites, states = folder.restore(arm.outcome.selected)
+    own = {name: value for name, value in states.items() if name.startswith(LOCAL)}
+    return Start(model=server.model, sites=sites if own else (), states=own)
+
+
 # ------------------------------------------------------------------------------------------------------- training
 
 
-def _train(
+def train_arm(
     name: str, job: Job, folder: Run, description: Description, records: Records, listener: Listener,
-    *, parent: Arm | None = None, origin: Records | None = None,
+    *, parent: Arm | None = None, origin: Records | None = None, start: Start | None = None,
 ) -> Arm:  # fmt: skip
+    """Train one model and score its held-out rows.
+
+    Args:
+        name: `federated`, `centralized`, `local` or `finetuned`; all but the first with the job that `federation.baselines`
+            makes.
+        job: what to train.
+        folder: its run folder; a run that was cut short goes on.
+        description: what the dataset is.
+        records: rows as this model sees them: merged for `centralized`.
+        listener: told of progress.
+        parent: the federation, where its preprocessing is to be used.
+        origin: the sites' rows, on which a merged model is judged.
+        start: the trained model to go on from.
+    """
     channel = channels.build(job.privacy.channel)
     device = device_of(job.engine.device)
     host = Host(job, records, StateTable(records.sites), channel.site_half(), device)
     with ExitStack() as engines:
         engine = engines.enter_context(closing(_engine(job, host)))
         # a centralised model sees the features that the federation agreed on; a lone hospital has only its own
-        given = parent.outcome.preprocessing if parent and name == CENTRALIZED else None
+        given = parent.outcome.preprocessing if parent and name != ALONE else None
         federation = Federation(
-            job, engine, channel, description, folder, lambda event: listener({"arm": name, **event}), given
+            job, engine, channel, description, folder, lambda event: listener({"arm": name, **event}), given, start
         )
         outcome = federation.train()
         exact = _exact(job, engine)
@@ -248,8 +291,8 @@ def _train(
             outcome=outcome, history=federation.history(), threshold=scores.threshold(job.evaluation.threshold),
             scores=scores, personalized=personalized,
         )  # fmt: skip
-        if name == FEDERATED:
-            artifacts.save_overlays(folder, engine.host, outcome)
+        if name in (FEDERATED, FINETUNED):
+            artifacts.save_overlays(folder, engine.host, outcome, arm.threshold)
         return arm
 
 
@@ -270,7 +313,8 @@ def _engine(job: Job, host: Host) -> LocalEngine:
 # ------------------------------------------------------------------------------------------------------- folders
 
 
-def _facts(job: Job, records: Records) -> dict[str, Any]:
+def facts_of(job: Job, records: Records) -> dict[str, Any]:
+    """What a run's folder says of its surroundings: a resumed run must find the same."""
     return {
         "data": records.fingerprint(),
         "device": str(device_of(job.engine.device)),
@@ -290,6 +334,7 @@ def _plugin_code(job: Job) -> dict[str, str]:
     """SHA-256 of the file behind each plug-in: a resumed run must run the same code."""
     names = {
         job.data.dataset, job.model.name, job.algorithm.name, job.algorithm.server.name, job.privacy.channel.kind,
+        job.partition.kind, job.partition.features.effect or "",
         job.engine.kind, job.aggregation.rule,
     }  # fmt: skip
     found = {}
@@ -313,8 +358,8 @@ def _open(out: Path, job: Job, facts: Mapping[str, Any], *, resume: bool) -> Run
 
 
 def _sub_run(folder: Run, name: str, job: Job) -> Run:
-    """The folder of a baseline: opened where a killed run left one, else made."""
-    path = folder.path / "baselines" / name
+    """The folder of a further model: opened where a killed run left one, else made."""
+    path = folder.path / name
     if (path / "run.json").exists():
         return Run.open(path)
     if path.exists():

@@ -6,26 +6,39 @@ from score histograms summed over sites; then there are no figures by site and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from wardround.config.job import Job
+from wardround.config.job import Job, OperatingPointSpec
 from wardround.federation import messages
 from wardround.federation.records import Records
 from wardround.federation.rounds import Outcome
+from wardround.plots.labels import LOWER_IS_BETTER
 from wardround.store.run import Run
+from wardround.training import bootstrap, tables
 from wardround.training import figures as compare
-from wardround.training.metrics import ScoreTable, calibration, choose_threshold, roc_curve
+from wardround.training.curves import calibration, precision_recall_curve, roc_curve
+from wardround.training.fairness import sides, spread
+from wardround.training.metrics import ScoreTable
+from wardround.training.operating import choose_threshold
+from wardround.training.tables import Table
+from wardround.training.target import reached
 from wardround.types import Description, Engine, Message, Request, Split
 
 FEDERATED, CENTRALIZED, ALONE, MAJORITY = "federated", "centralized", "local", "majority"
+FINETUNED = "finetuned"
 POOLED = "all sites"
+AT_THE_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv")
+"""What is said of an operating point."""
+BY_SITE = ("auroc", "auprc", "accuracy", "balanced_accuracy", "brier")
+"""What is compared over sites for fairness."""
 
 Result = dict[str, Any]
-Tables = dict[str, ScoreTable]
+Tables = dict[str, Table]
+Threshold = float | Literal["balanced", "accuracy"] | OperatingPointSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,24 +47,27 @@ class Scores:
 
     Attributes:
         validation, test: site -> its rows, or one pooled histogram under the name `all sites`.
-        training: pooled rows that were trained on, for the majority class; None where sites tell their own counts.
+        training: rows of each class that were trained on, for the majority class; None where sites tell their own counts.
         by_site: whether the tables are rows of sites, exact and aligned between models.
     """
 
     validation: Tables
     test: Tables
-    training: ScoreTable | None
+    training: Sequence[float] | None
     by_site: bool
 
-    def threshold(self, how: float | Literal["balanced", "accuracy"]) -> float:
+    def threshold(self, how: Threshold) -> float:
         """The decision threshold, from validation rows alone; 0.5 where there are none to choose it on."""
-        rows = ScoreTable.merge(list(self.validation.values()))
-        return 0.5 if isinstance(how, str) and not len(rows) else choose_threshold(rows, how)
+        rule = how.model_dump(exclude_none=True) if isinstance(how, OperatingPointSpec) else how
+        rows = tables.merge(self.validation.values())
+        if isinstance(rows, ScoreTable) and (len(rows) or not isinstance(rule, str)):
+            return choose_threshold(rows, rule)
+        return 0.5
 
     @property
-    def pooled_test(self) -> ScoreTable:
+    def pooled_test(self) -> Table:
         """Test rows of all sites."""
-        return ScoreTable.merge(list(self.test.values()))
+        return tables.merge(self.test.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +77,7 @@ class Arm:
     Attributes:
         outcome: what training gave.
         history: one entry a round.
-        threshold: probability from which on a row is called positive.
+        threshold: probability from which on a row is called positive; of two classes alone.
         scores: of held-out rows.
         personalized: whether sites have parts of their own.
     """
@@ -79,12 +95,12 @@ def exact(engine: Engine, outcome: Outcome) -> Scores:
     return Scores(validation=validation, test=test, training=None, by_site=True)
 
 
-def pooled(histograms: Mapping[Split, ScoreTable]) -> Scores:
+def pooled(histograms: Mapping[Split, Table]) -> Scores:
     """Scores from histograms summed over sites."""
     return Scores(
         validation={POOLED: histograms["validation"]},
         test={POOLED: histograms["test"]},
-        training=ScoreTable.merge([histograms["train"], histograms["validation"]]),
+        training=tuple(histograms["train"].class_counts + histograms["validation"].class_counts),
         by_site=False,
     )
 
@@ -92,11 +108,11 @@ def pooled(histograms: Mapping[Split, ScoreTable]) -> Scores:
 def _released(engine: Engine, outcome: Outcome, split: str) -> Tables:
     arrays = messages.server_arrays(outcome.server)
     request = Request(message=Message(stage=messages.RELEASE, meta={"split": split}, arrays=arrays))
-    tables: Tables = {}
+    released: Tables = {}
     for reply in engine.ask(request, engine.sites, None):
         scores, labels = (reply.message.arrays[n].numpy() for n in ("scores", "labels"))
-        tables[reply.sites[0]] = ScoreTable.from_rows(scores, labels)
-    return tables
+        released[reply.sites[0]] = tables.from_rows(scores, labels)
+    return released
 
 
 def result_of(job: Job, folder: Run, description: Description, records: Records, arms: Mapping[str, Arm]) -> Result:
@@ -112,7 +128,7 @@ def result_of(job: Job, folder: Run, description: Description, records: Records,
     for name, arm in arms.items():
         result[name] = compare.figures(arm.scores.test, arm.threshold, spec.bootstrap, seed=job.seed, per_site=per_site)
     result[MAJORITY] = compare.majority(
-        *_training_counts(counts, federated.scores), federated.scores.test, spec.bootstrap,
+        _training_counts(counts, federated.scores), federated.scores.test, spec.bootstrap,
         seed=job.seed, per_site=per_site,
     )  # fmt: skip
     if not by_site:
@@ -127,7 +143,10 @@ def result_of(job: Job, folder: Run, description: Description, records: Records,
     }  # fmt: skip
     outcome = federated.outcome
     names = outcome.network.local
+    two = len(description.classes) == 2
     result |= {
+        "fairness": _fairness(result, arms) if per_site else {},
+        "target": _target(job, arms),
         "personalized": federated.personalized,
         "rounds": job.training.rounds,
         "selected_round": outcome.selected,
@@ -136,11 +155,17 @@ def result_of(job: Job, folder: Run, description: Description, records: Records,
         "bytes_down": outcome.bytes_down,
         "executor": outcome.executor,
         "executor_reason": outcome.reason,
-        "thresholds": {name: arm.threshold for name, arm in arms.items()},
+        "thresholds": {name: arm.threshold for name, arm in arms.items()} if two else {},
+        "operating_point": {name: _operating_point(arm, result[name]) for name, arm in arms.items()} if two else {},
         "partition": counts,
         "history": {name: arm.history for name, arm in arms.items()},
         "calibration": {name: _curve(arm) for name, arm in arms.items()},
-        "roc": {name: roc_curve(arm.scores.pooled_test) for name, arm in arms.items()},
+        "roc": {name: _by_class(roc_curve, arm) for name, arm in arms.items()},
+        "precision_recall": {name: _by_class(precision_recall_curve, arm) for name, arm in arms.items()},
+        "bands": bootstrap.bands(federated.scores.test, spec.bootstrap, job.seed),
+        "confusion": {
+            name: tables.confusion(arm.scores.pooled_test, arm.threshold).tolist() for name, arm in arms.items()
+        },
         "model": {
             "name": job.model.name,
             "parameters": outcome.network.parameters,
@@ -150,20 +175,91 @@ def result_of(job: Job, folder: Run, description: Description, records: Records,
         "preprocessing": {"features": list(outcome.preprocessing.names) if outcome.preprocessing else []},
         "environment": folder.facts["versions"] | {key: folder.facts[key] for key in ("device", "threads")},
         "overlay_average": bool(outcome.overlay),
+        "finetuning": _finetuning(job, arms),
     }
     return result
 
 
-def _training_counts(
-    counts: Mapping[str, dict[str, list[int]]], scores: Scores
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Positive and negative rows that a majority rule may learn from, by site or pooled."""
+def _finetuning(job: Job, arms: Mapping[str, Arm]) -> dict[str, Any]:
+    """How long sites fine-tuned, and what; {} where they did not."""
+    if FINETUNED not in arms:
+        return {}
+    outcome = arms[FINETUNED].outcome
+    return {
+        "epochs": job.finetuning.epochs,
+        "selected_epoch": outcome.selected,
+        "local_names": sorted(outcome.network.local),
+    }
+
+
+def _training_counts(counts: Mapping[str, dict[str, list[int]]], scores: Scores) -> Mapping[str, Sequence[float]]:
+    """Rows of each class that a majority rule may learn from, by site or pooled."""
     if scores.training is not None:
-        return {POOLED: float(scores.training.positives.sum())}, {POOLED: float(scores.training.negatives.sum())}
-    seen = {site: np.add(c["train"], c["validation"]) for site, c in counts.items()}
-    return {site: float(n[1]) for site, n in seen.items()}, {site: float(n[0]) for site, n in seen.items()}
+        return {POOLED: scores.training}
+    return {site: np.add(c["train"], c["validation"]).tolist() for site, c in counts.items()}
 
 
 def _curve(arm: Arm) -> dict[str, Any]:
-    curve = calibration(arm.scores.pooled_test)
+    """Reliability of the positive class's probability; of more classes, of the decision's."""
+    table = arm.scores.pooled_test
+    curve = calibration(table if isinstance(table, ScoreTable) else table.decision())
     return {"predicted": curve["predicted"], "observed": curve["observed"], "count": curve["records"]}
+
+
+def _by_class(draw: Callable[[ScoreTable], dict[str, list[float]]], arm: Arm) -> dict[str, Any]:
+    """A curve of two classes; of more, one of each against the rest, in label order."""
+    table = arm.scores.pooled_test
+    if isinstance(table, ScoreTable):
+        return draw(table)
+    return {"classes": [draw(table.one_vs_rest(label)) for label in range(table.classes)]}
+
+
+def _operating_point(arm: Arm, figures: compare.Figures) -> dict[str, Any]:
+    """What the threshold does on the validation rows that it was chosen on, and on test rows, with intervals."""
+    seen = tables.measure(tables.merge(arm.scores.validation.values()), arm.threshold)
+    ends = [name + end for name in AT_THE_THRESHOLD for end in ("", "_low", "_high")]
+    return {
+        "threshold": arm.threshold,
+        "validation": {name: seen[name] for name in AT_THE_THRESHOLD if name in seen},
+        "test": {name: figures["pooled"][name] for name in ends if name in figures["pooled"]},
+    }
+
+
+def _fairness(result: Result, arms: Mapping[str, Arm]) -> dict[str, Any]:
+    """By model and metric, how figures spread over sites; below `gain`, who gains on each baseline and who loses."""
+    found: dict[str, Any] = {name: {} for name in arms}
+    for name in arms:
+        for metric in BY_SITE:
+            values = {site: block[metric] for site, block in result[name]["sites"].items() if metric in block}
+            if values:
+                found[name][metric] = spread(values, lower_is_better=metric in LOWER_IS_BETTER)
+    found["gain"] = {
+        baseline: {
+            metric: sided
+            for metric in BY_SITE
+            if (sided := sides(gain["sites"], metric, lower_is_better=metric in LOWER_IS_BETTER))
+        }
+        for baseline, gain in result["gain"].items()
+    }
+    return found
+
+
+def _target(job: Job, arms: Mapping[str, Arm]) -> dict[str, Any]:
+    """Rounds and bytes until the federation's validation figure reached the target; {} without one."""
+    spec = job.evaluation.target
+    if spec is None:
+        return {}
+    value = spec.value
+    if spec.fraction is not None:
+        whole = arms[CENTRALIZED]
+        kept = (entry["validation"] for entry in whole.history if entry["completed"] == whole.outcome.selected)
+        figure = next((figures[spec.metric] for figures in kept if figures and spec.metric in figures), None)
+        value = None if figure is None else spec.fraction * figure
+    if value is None:
+        return {"metric": spec.metric, "value": None, "first": None, "stays": None, "best": None}
+    lower = spec.metric in LOWER_IS_BETTER
+    return {
+        "metric": spec.metric,
+        "value": value,
+        **reached(arms[FEDERATED].history, spec.metric, value, lower_is_better=lower),
+    }

@@ -17,10 +17,11 @@ from torch.func import functional_call
 from wardround import wire
 from wardround.config.job import Job
 from wardround.data.preprocess import Preprocessing
-from wardround.data.table import read_rows
+from wardround.data.tables.encode import encode, open_as
+from wardround.data.tables.schema import Schema
 from wardround.errors import DataError, MessageError, RunError
 from wardround.models import registry as models
-from wardround.training.loss import positive_probability
+from wardround.training.loss import scores
 from wardround.types import Arrays
 
 
@@ -31,8 +32,9 @@ class Predictor:
     Attributes:
         job: the run that made it.
         classes: class names in label order.
-        threshold: a row is called positive from this probability on; chosen on validation rows.
+        threshold: a row is called positive from this probability on; chosen on validation rows. Of two classes alone.
         preprocessing: None for data that need none.
+        schema: how a raw table is read; None for data that are no table.
         site: whose overlay is used; "" for the shared model, or the mean overlay for a stranger.
         personalized: whether sites have parts of their own.
     """
@@ -41,20 +43,25 @@ class Predictor:
     classes: tuple[str, ...]
     threshold: float
     preprocessing: Preprocessing | None
+    schema: Schema | None
     site: str
     personalized: bool
     module: torch.nn.Module
     arrays: Arrays
 
     def probabilities(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Probability of the positive class, float64 [n], of raw rows [n, columns] (NaN where missing) or [n, *shape]."""
+        """Probability of the positive class, float64 [n], or of each of more than two, [n, classes].
+
+        Args:
+            features: raw rows, [n, columns] (NaN where missing) or [n, *shape].
+        """
         ready = self.preprocessing.transform(features) if self.preprocessing else features
         dtype = torch.float64 if self.job.training.dtype == "float64" else torch.float32
         self.module.eval()
         with torch.no_grad():
             rows = torch.from_numpy(np.ascontiguousarray(ready)).to(dtype)
             logits = functional_call(self.module, self.arrays, (rows,))
-        return np.asarray(positive_probability(logits).numpy(), dtype=np.float64)
+        return np.asarray(scores(logits).numpy(), dtype=np.float64)
 
 
 def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
@@ -77,6 +84,8 @@ def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
         stored = json.loads(meta["preprocessing"])
         personalized = bool(json.loads(meta["personalized"]))
         threshold = float(meta["threshold"])
+        own_schema = meta.get("schema", "")
+        schema = Schema.model_validate_json(own_schema) if own_schema else None
     except (KeyError, ValueError) as error:
         raise RunError(
             f"{file} is not a model that this version of wardround wrote ({type(error).__name__}: {error}): give the folder "
@@ -87,6 +96,7 @@ def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
         extra, own = overlay
         arrays = {**arrays, **extra}
         stored = json.loads(own["preprocessing"]) or stored
+        threshold = float(own.get("threshold", threshold))
     dtype = torch.float64 if job.training.dtype == "float64" else torch.float32
     module = models.build(job.model, shape, len(classes), seed=job.seed, dtype=dtype)
     needed = models.state_of(module)
@@ -95,11 +105,15 @@ def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
         raise RunError(
             f"{file}: it has no {', '.join(absent[:5])}: the file is incomplete, or the model's code has changed"
         )
+    preprocessing = Preprocessing.from_json(stored) if stored is not None else None
+    if schema is None and preprocessing is not None:
+        schema = Schema.of_columns(preprocessing.columns)
     return Predictor(
         job=job,
         classes=classes,
         threshold=threshold,
-        preprocessing=Preprocessing.from_json(stored) if stored is not None else None,
+        preprocessing=preprocessing,
+        schema=schema,
         site=site or "",
         personalized=personalized,
         module=module,
@@ -108,27 +122,33 @@ def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
 
 
 def predict(path: Path | str, rows: Path | str, *, site: str | None = None) -> list[dict[str, Any]]:
-    """Score a CSV file of raw rows.
+    """Score a table of raw rows, read in the way that the run read its own.
 
     Args:
         path: a run folder.
-        rows: a CSV with a header that has at least the dataset's columns.
+        rows: CSV, TSV, Parquet or ARFF, also packed with gzip, that has at least the dataset's feature columns.
         site: see `load_predictor`.
 
     Returns:
-        One mapping a row: `row` (1-based), `probability` of the positive class, `prediction` (a class name).
+        One mapping a row: `row` (1-based), `probability` of the positive class, `prediction` (a class name). Of more than
+        two classes, `probability` is that of the predicted one, and `probability of <class>` stands for each.
     """
     predictor = load_predictor(path, site=site)
-    if predictor.preprocessing is None:
-        raise DataError(f"{path}: this model takes arrays, not a table; a CSV file cannot be scored with it")
-    features, _ = read_rows(Path(rows), predictor.preprocessing.columns)
+    if predictor.schema is None:
+        raise DataError(f"{path}: this model takes arrays, not a table; {rows} cannot be scored with it")
+    parts = encode(open_as(rows, predictor.schema), predictor.schema, labelled=False)
+    none = np.empty((0, len(predictor.schema.features)))
+    likely = predictor.probabilities(np.concatenate([none, *(part.features for part in parts)]))
+    classes = predictor.classes
+    if likely.ndim == 1:
+        return [
+            {"row": number, "probability": float(p), "prediction": classes[int(p >= predictor.threshold)]}
+            for number, p in enumerate(likely, start=1)
+        ]
     return [
-        {
-            "row": number,
-            "probability": float(probability),
-            "prediction": predictor.classes[int(probability >= predictor.threshold)],
-        }
-        for number, probability in enumerate(predictor.probabilities(features), start=1)
+        {"row": number, "probability": float(each.max()), "prediction": classes[int(each.argmax())]}
+        | {f"probability of {name}": float(p) for name, p in zip(classes, each, strict=True)}
+        for number, each in enumerate(likely, start=1)
     ]
 
 
@@ -150,8 +170,11 @@ def _overlay(folder: Path, site: str | None, personalized: bool) -> tuple[Arrays
     if site is None:
         average = folder / "overlay-average.safetensors"
         return _read(average) if average.exists() else None
-    file = folder / "overlays" / f"{quote(site, safe='')}.safetensors"
+    # a fine-tuned run has both, and what came out of the fine-tuning holds what stayed at the site before it
+    folders = (folder / "finetuned" / "overlays", folder / "overlays")
+    overlays = next((path for path in folders if path.exists()), folders[-1])
+    file = overlays / f"{quote(site, safe='')}.safetensors"
     if not file.exists():
-        known: Sequence[str] = sorted(unquote(p.stem) for p in (folder / "overlays").glob("*.safetensors"))
+        known: Sequence[str] = sorted(unquote(p.stem) for p in overlays.glob("*.safetensors"))
         raise DataError(f"site {site!r} has no overlay in {folder}: this run's sites are {', '.join(known)}")
     return _read(file)

@@ -37,15 +37,15 @@ def site_keys(sites: tuple[str, ...]) -> Keys:
     return np.array([key("site", site) for site in sites], dtype=np.uint64)
 
 
-def uniform_bits(keys: Keys, purpose: int, count: int) -> Keys:
+def uniform_bits(keys: Keys, purpose: int | Keys, count: int) -> Keys:
     """Random 64-bit words, uint64 [K, count]: word j of a stream is a hash of (keys[k], purpose, j).
 
     Args:
         keys: uint64 [K].
-        purpose: a key from `key("batches", seed, round, epoch)`, say.
+        purpose: a key from `key("batches", seed, round, epoch)`, say; or one a stream, uint64 [K].
         count: words a stream, 0 or more.
     """
-    base = _mix(keys ^ _mix(np.array([purpose], dtype=np.uint64)))
+    base = _mix(keys ^ _mix(np.atleast_1d(np.asarray(purpose, dtype=np.uint64))))
     counter = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
     return _mix(base[:, None] + counter[None, :])
 

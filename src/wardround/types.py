@@ -6,7 +6,7 @@ process, 1 at a hospital. What a site sends is a `Contribution` of additive term
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -45,10 +45,13 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """How much local work a site does in one round: exactly one of `steps` and `epochs` is set (both at least 1)."""
+    """How much local work a site does in one round: exactly one of `steps` and `epochs` is set (both at least 1).
 
-    steps: int | None
-    epochs: int | None
+    A pair (low, high) means that each site draws its own number from low to high, both included, anew each round.
+    """
+
+    steps: int | tuple[int, int] | None
+    epochs: int | tuple[int, int] | None
     batch_size: int
     learning_rate: float
 
@@ -196,7 +199,8 @@ class Description:
         columns: raw columns of a table, or () for arrays that need no tabular preprocessing (images).
         shape: shape of one row's features where `columns` is ().
         classes: class names in label order; class 1 is the positive one where there are two.
-        natural: whether `sites` are real hospitals.
+        natural: whether `sites` are the data's own: real hospitals, or what stands for them (its title then says so).
+        schema: how a raw table of it is read (`wardround.data.tables.schema.Schema`, as JSON); "" where `columns` say all.
     """
 
     name: str
@@ -208,6 +212,7 @@ class Description:
     shape: tuple[int, ...] = ()
     classes: tuple[str, ...] = ("negative", "positive")
     natural: bool = False
+    schema: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,12 +255,21 @@ class Progress:
         steps: float64 tensor [K], SGD steps taken.
         effective_steps: float64 tensor [K], the L1 norm of the optimiser's accumulation (equals `steps` without momentum),
             so that start - end = learning_rate x effective_steps x (weighted mean of the corrected gradients).
-        learning_rate: the local learning rate.
+        learning_rate: the round's local learning rate.
+        momentum: of the local SGD, 0 for other optimisers.
+        incoming_loss: gives the mean loss of the server's model (with what stays at the site) over each site's training rows,
+            float64 [K], 0 without rows. Each call is a forward pass over all rows.
     """
 
     steps: Tensor
     effective_steps: Tensor
     learning_rate: float
+    momentum: float
+    incoming_loss: Callable[[], Tensor]
+
+
+STEP_TERMS = ("step", "scale", "buffers")
+"""Terms that weigh a site's training rows (or 1 with uniform weighting); all others weigh 1."""
 
 
 class LocalRule(Protocol):
@@ -286,7 +300,15 @@ class LocalRule(Protocol):
     def finish(
         self, params: Arrays, server: Server, states: Arrays, progress: Progress
     ) -> tuple[dict[str, Arrays], Arrays]:
-        """Extra terms (each of weight 1, arrays [K, ...]) beside the model's own step, and the sites' new states."""
+        """Terms beside the model's own step, arrays [K, ...], and the sites' new states.
+
+        Terms weigh 1, but for two: `step` replaces y_k - x, and `scale` is what `combine` needs to undo its scale. Both weigh
+        as the model's step does.
+        """
+        ...
+
+    def combine(self, total: Total, server: Server, round: Round) -> Total:
+        """The Total that the server rule takes: the mean of its term `step` is the mean step; the identity for most."""
         ...
 
     def absorb(self, server: Server, total: Total, round: Round) -> Server:

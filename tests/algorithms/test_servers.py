@@ -9,11 +9,16 @@ import torch
 
 from small_federation import make_round
 from wardround.algorithms.registry import SERVER_RULES, server_rule
+from wardround.algorithms.server_adagrad import Adagrad
 from wardround.algorithms.server_adam import Adam
 from wardround.algorithms.server_average import Average
+from wardround.algorithms.server_momentum import Momentum
+from wardround.algorithms.server_yogi import Yogi
 from wardround.config.job import AlgorithmSpec, ServerSpec
 from wardround.errors import ConfigError
 from wardround.types import ModelState, Server, ServerRule, Total
+
+EACH: list[ServerRule] = [Average(0.5), Momentum(), Adam(), Yogi(), Adagrad()]
 
 
 def tensor(*values: float) -> torch.Tensor:
@@ -61,14 +66,53 @@ def test_adam_takes_two_steps_by_hand() -> None:
     assert server.model.params["w"][1].item() == 2.0
 
 
-def test_buffers_are_averaged_under_adam() -> None:
-    rule = Adam()
+def steps_of(rule: ServerRule, steps: list[float]) -> tuple[list[float], Server]:
+    """Where the first weight is after each of these mean steps, from 1."""
+    server, reached = start(rule), []
+    for step in steps:
+        server = rule.apply(server, summed(tensor(step, 0.0)), make_round())
+        reached.append(server.model.params["w"][0].item())
+    assert server.model.params["w"][1].item() == 2.0
+    return reached, server
+
+
+def test_momentum_takes_three_steps_by_hand() -> None:
+    # beta = 1/2, learning rate 2. v = 4, w = 1 + 8; v = 2 - 2 = 0, w stays; v = 0 + 6, w = 9 + 12
+    reached, server = steps_of(Momentum(2.0, 0.5), [4.0, -2.0, 6.0])
+    assert reached == pytest.approx([9.0, 9.0, 21.0])
+    assert server.optimizer["velocity/w"].tolist() == pytest.approx([6.0, 0.0])
+
+
+def test_momentum_without_memory_is_the_average() -> None:
+    assert steps_of(Momentum(0.5, 0.0), [4.0, -2.0])[0] == steps_of(Average(0.5), [4.0, -2.0])[0]
+
+
+def test_yogi_takes_two_steps_by_hand() -> None:
+    # beta1 = 1/2, beta2 = 3/4, tau = 1/2, learning rate 2.
+    # d = 4: v = 0 - 16/4 x sign(0 - 16) = 4, m = 2, w = 1 + 4 / (5/2). d = -1: v = 4 - 1/4 x sign(4 - 1) = 15/4, which Adam
+    # would have brought down to 3 + 1/4; m = 1 - 1/2 = 1/2, w = 13/5 + 1 / (sqrt(15/4) + 1/2).
+    reached, server = steps_of(Yogi(learning_rate=2.0, beta1=0.5, beta2=0.75, epsilon=0.5), [4.0, -1.0])
+    assert reached == pytest.approx([2.6, 2.6 + 1 / (math.sqrt(3.75) + 0.5)], abs=1e-14)
+    assert server.optimizer["square/w"].tolist() == pytest.approx([3.75, 0.0])
+
+
+def test_adagrad_takes_two_steps_by_hand() -> None:
+    # tau = 1, learning rate 2, no first moment. d = 3: v = 9, w = 1 + 6 / 4. d = 4: v = 25, w = 5/2 + 8 / 6.
+    reached, server = steps_of(Adagrad(learning_rate=2.0, epsilon=1.0), [3.0, 4.0])
+    assert reached == pytest.approx([2.5, 2.5 + 4 / 3], abs=1e-14)
+    assert server.optimizer["square/w"].tolist() == pytest.approx([25.0, 0.0])
+    # beta1 = 1/2 halves the first step, whose m is 3/2
+    assert steps_of(Adagrad(learning_rate=2.0, beta1=0.5, epsilon=1.0), [3.0])[0] == pytest.approx([1.75])
+
+
+@pytest.mark.parametrize("rule", EACH, ids=[rule.name for rule in EACH])
+def test_buffers_are_averaged(rule: ServerRule) -> None:
     after = rule.apply(start(rule), summed(tensor(1.0, 1.0), moved=-3.0), make_round())
     assert after.model.buffers["running"].tolist() == [7.0]
-    assert after.optimizer.keys() == {"mean/w", "square/w"}
+    assert after.optimizer.keys() == rule.initial(start(rule).model).keys()
 
 
-@pytest.mark.parametrize("rule", [Average(), Adam()], ids=["average", "adam"])
+@pytest.mark.parametrize("rule", EACH, ids=[rule.name for rule in EACH])
 @pytest.mark.parametrize(
     "total",
     [
@@ -87,7 +131,7 @@ def test_a_total_without_weight_changes_nothing(rule: ServerRule, total: Total) 
     assert all(torch.equal(after.optimizer[n], v) for n, v in first.optimizer.items())
 
 
-@pytest.mark.parametrize("rule", [Average(0.5), Adam()], ids=["average", "adam"])
+@pytest.mark.parametrize("rule", EACH, ids=[rule.name for rule in EACH])
 def test_the_server_before_is_left_as_it_was(rule: ServerRule) -> None:
     before = start(rule)
     rule.apply(before, summed(tensor(1.0, 2.0)), make_round())
@@ -96,7 +140,7 @@ def test_the_server_before_is_left_as_it_was(rule: ServerRule) -> None:
     assert all((v == 0.0).all() for v in before.optimizer.values())
 
 
-@pytest.mark.parametrize("rule", [Average(), Adam()], ids=["average", "adam"])
+@pytest.mark.parametrize("rule", EACH, ids=[rule.name for rule in EACH])
 def test_only_the_mean_matters_not_the_public_maximum(rule: ServerRule) -> None:
     one, other = (rule.apply(start(rule), summed(tensor(0.3, -0.2), weight=w), make_round()) for w in (0.125, 4.0))
     assert torch.allclose(one.model.params["w"], other.model.params["w"], atol=1e-15, rtol=0)
@@ -112,6 +156,12 @@ def test_defaults_and_settings_of_the_job() -> None:
     assert server_rule(AlgorithmSpec(server=ServerSpec(learning_rate=0.5))).learning_rate == 0.5
     adam = server_rule(AlgorithmSpec(server=ServerSpec(name="adam", beta1=0.5, beta2=0.6, epsilon=0.7)))
     assert (adam.learning_rate, adam.beta1, adam.beta2, adam.epsilon) == (0.1, 0.5, 0.6, 0.7)
+    yogi = server_rule(AlgorithmSpec(server=ServerSpec(name="yogi", learning_rate=0.2)))
+    assert (yogi.learning_rate, yogi.beta1, yogi.beta2, yogi.epsilon) == (0.2, 0.9, 0.99, 1e-3)
+    adagrad = server_rule(AlgorithmSpec(server=ServerSpec(name="adagrad", epsilon=0.7)))
+    assert (adagrad.learning_rate, adagrad.beta1, adagrad.epsilon) == (0.1, 0.0, 0.7)
+    momentum = server_rule(AlgorithmSpec(server=ServerSpec(name="momentum")))
+    assert (momentum.learning_rate, momentum.beta1) == (1.0, 0.9)
 
 
 def test_an_unknown_server_is_refused() -> None:

@@ -11,7 +11,7 @@ from rich.console import Console as Terminal
 
 from wardround.cli.console import Console, _bytes, _sentences, _table
 
-METRICS = ("accuracy", "balanced_accuracy", "auroc", "brier")
+METRICS = ("accuracy", "balanced_accuracy", "auroc", "brier", "auprc")
 
 
 def figures(value: float = 0.9) -> dict[str, float]:
@@ -43,7 +43,7 @@ def test_no_cell_is_cut_or_wrapped(width: int) -> None:
     beside = width >= 102
     row = next(line for line in lines if line.startswith("federated"))
     assert ("0.900 [0.800, 1.000]" in row) is beside
-    metrics = {200: 4, 110: 4, 102: 4, 101: 4, 100: 4, 80: 4, 60: 2, 40: 1, 30: 1}[width]
+    metrics = {200: 5, 110: 4, 102: 4, 101: 5, 100: 5, 80: 4, 60: 2, 40: 1, 30: 1}[width]
     assert row.count("0.900") == metrics
     assert sum(line.count("[0.800, 1.000]") for line in lines) == 3 * metrics
 
@@ -94,3 +94,31 @@ def test_a_retry_is_told_and_quiet_is_quiet(tmp_path: Path, capsys: pytest.Captu
     with Console(as_json=False, quiet=True, folder=tmp_path) as console:
         console.listen(event)
     assert capsys.readouterr().err == ""
+
+
+def test_the_spread_over_sites_and_who_gains_is_one_line() -> None:
+    over = {"sites": 4, "worst": 0.8, "worst_site": "va", "best": 0.95, "deviation": 0.05, "worst_tenth": 0.8}
+    found = result(fairness={"federated": {"auroc": over}, "gain": {"local": {"auroc": {"gain": 3, "lose": 1}}}})
+    assert "AUROC over 4 sites: 0.800 (va) to 0.950, sd 0.050; above each alone at 3, below at 1" in _sentences(found)
+    found["fairness"]["federated"]["auroc"]["sites"] = 20
+    assert any("worst tenth 0.800" in line for line in _sentences(found))
+
+
+def test_a_point_that_was_asked_for_is_told_with_what_it_gives() -> None:
+    test = {"sensitivity": 0.88, "sensitivity_low": 0.8, "sensitivity_high": 0.95, "specificity": 0.7, "ppv": 0.6}
+    point = {"federated": {"threshold": 0.31, "validation": {}, "test": test}}
+    job = {"evaluation": {"threshold": {"sensitivity": 0.9, "specificity": None}}}
+    line = next(one for one in _sentences(result(operating_point=point, job=job)) if one.startswith("threshold"))
+    assert line == (
+        "threshold 0.310 for sensitivity 0.9 on validation rows; on test rows sensitivity 0.880 [0.800, 0.950], "
+        "specificity 0.700, PPV 0.600, NPV -"
+    )
+    assert not any(one.startswith("threshold") for one in _sentences(result(operating_point=point)))
+
+
+def test_three_classes_are_macro() -> None:
+    found = result(dataset={"classes": ["a", "b", "c"]})
+    assert _sentences(found)[0].startswith("macro AUROC, federated minus each alone")
+    out = io.StringIO()
+    Terminal(file=out, width=110).print(_table(found, 110))
+    assert "macro AUROC" in out.getvalue()

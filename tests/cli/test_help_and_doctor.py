@@ -10,7 +10,7 @@ import pytest
 
 from wardround.cli.app import app
 
-COMMANDS = ("run", "resume", "report", "predict", "doctor")
+COMMANDS = ("run", "resume", "report", "predict", "compare", "doctor")
 
 
 def plain(text: str) -> str:

@@ -72,10 +72,30 @@ WRONG = {
         ("quorum = 4", "3 of 5 sites"),
     ),
     "more asked than there are": (("participation.count=6",), 2, ("participation.count = 6", "5 sites")),
-    "three classes": (
-        ("data.dataset=sample_plugins:Clinics", "data.options={classes: 3}", "partition.kind=natural"),
+    "a threshold of three classes": (
+        (
+            *("data.dataset=sample_plugins:Clinics", "data.options={classes: 3}", "partition.kind=natural"),
+            "evaluation.threshold={sensitivity: 0.9}",
+        ),
         2,
-        ("3 classes",),
+        ("evaluation.threshold", "two classes", "has 3"),
+    ),
+    "one class": (
+        ("data.dataset=sample_plugins:Clinics", "data.options={classes: 1}", "partition.kind=natural"),
+        3,
+        ("1 classes", "two or more"),
+    ),
+    "two operating points": (
+        ("evaluation.threshold={sensitivity: 0.9, specificity: 0.9}",),
+        2,
+        ("evaluation.threshold", "exactly one"),
+    ),
+    "a target of nothing": (("evaluation.target={metric: auroc}",), 2, ("evaluation.target", "exactly one")),
+    "a fraction of a loss": (("evaluation.target={metric: loss, fraction: 0.9}",), 2, ("evaluation.target", "loss")),
+    "a fraction of a model that is not trained": (
+        ("evaluation.target={fraction: 0.9}", "evaluation.baselines=[local]"),
+        2,
+        ("evaluation.target", "centralized"),
     ),
     "gaps without a rule": (
         (

@@ -14,7 +14,7 @@ import yaml
 from safetensors import safe_open
 
 METRICS = {
-    "accuracy", "auroc", "auprc", "balanced_accuracy", "sensitivity", "specificity", "f1", "kappa", "brier", "ece",
+    "accuracy", "auroc", "auprc", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "kappa", "brier", "ece",
 }  # fmt: skip
 LEAN = ("--no-report", "-s", "evaluation.baselines=[]", "-s", "evaluation.bootstrap=0")
 ROOT = Path(__file__).parents[2]

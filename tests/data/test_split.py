@@ -1,3 +1,4 @@
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wardround.config.job import SplitSpec
-from wardround.data.split import split_patients
+from wardround.data.split import split_patients, split_sites
 from wardround.errors import DataError
+from wardround.streams import uniform_bits
 from wardround.types import SiteData
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -124,3 +126,43 @@ def test_official_validation_rows_stay_too() -> None:
 def test_refuses(data: SiteData, message: str) -> None:
     with pytest.raises(DataError, match=message):
         _split(data)
+
+
+@derandomized
+@given(
+    kinds=st.lists(st.sampled_from([np.int64, np.uint64, np.str_, np.float64]), min_size=1, max_size=5),
+    official=st.booleans(),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_sites_together_are_divided_as_each_alone(kinds: list[type], official: bool, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    data = {}
+    for k, kind in enumerate(kinds):
+        patients = draw.integers(0, 30, int(draw.integers(1, 40)))
+        split = np.where(patients % 3 == 2, TEST, TRAIN) if official and k % 2 and (patients % 3 < 2).any() else None
+        data[f"site {k}"] = _site(draw.integers(0, 3, len(patients)), patients.astype(kind), split)
+    together = split_sites(data, SplitSpec(), seed=seed)
+    assert list(together) == list(data)
+    for site, own in data.items():
+        np.testing.assert_array_equal(
+            together[site].split, split_patients(own, SplitSpec(), seed=seed, site=site).split
+        )
+
+
+def test_a_seed_gives_the_split_that_it_always_gave() -> None:
+    hashed = hashlib.sha256()
+    for rows_each in (1, 2):
+        for kind in (np.int64, np.str_):
+            for site in ("a", "b"):
+                data = _site(np.arange(101) * 7 // 3 % 3, (np.arange(101) // rows_each).astype(kind))
+                split = split_patients(data, SplitSpec(), seed=5, site=site).split
+                assert split is not None
+                hashed.update(split.tobytes())
+    assert hashed.hexdigest()[:16] == "6be8f25e3cce26c7"
+
+
+def test_many_sites_cost_little_more_than_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr("wardround.data.split.uniform_bits", lambda *given: calls.append(given) or uniform_bits(*given))
+    split_sites({f"s{k}": _site([0, 1, 0, 1]) for k in range(3000)}, SplitSpec(), seed=0)
+    assert len(calls) == 2

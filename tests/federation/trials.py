@@ -40,6 +40,16 @@ RULES: dict[str, dict[str, Any]] = {
     "shared batch norm": {"model": NORMED, "training": SHORT},
     "own head bias": {"model": {**NETWORK, "local": ["head.bias"]}},
     "adam": {"algorithm": {"server": {"name": "adam"}}},
+    "momentum": {"algorithm": {"server": {"name": "momentum"}}},
+    "fednova": {
+        "algorithm": {"name": "fednova", "mu": 0.1, "server": {"name": "yogi"}},
+        "training": {
+            **TRAINING,
+            "local_epochs": [1, 4],
+            "optimizer": {"learning_rate": 0.05, "momentum": 0.5, "schedule": {"kind": "cosine", "warmup": 1}},
+        },
+    },
+    "qfedavg": {"algorithm": {"name": "qfedavg", "server": {"name": "adagrad"}}, "model": {"local": ["linear.bias"]}},
 }
 
 

@@ -16,9 +16,12 @@ EVERY = {
     "by_site": plots.by_site,
     "calibration": plots.calibration,
     "comparison": plots.comparison,
+    "confusion": plots.confusion,
+    "gain_by_site": plots.gain_by_site,
     "loss_by_round": plots.loss_by_round,
     "overview": plots.overview,
     "partition": plots.partition,
+    "precision_recall": plots.precision_recall,
     "ranking_by_round": plots.ranking_by_round,
     "roc": plots.roc,
 }
@@ -49,7 +52,7 @@ def test_the_same_result_gives_the_same_bytes(name):
 
 
 @pytest.mark.parametrize("sites", [1, 30, 1000])
-@pytest.mark.parametrize("name", ["by_site", "partition"])
+@pytest.mark.parametrize("name", ["by_site", "gain_by_site", "partition"])
 def test_any_number_of_sites_fits(name, sites):
     figure = EVERY[name](sample_result(sites, 1), plots.LIGHT)
     assert figure.get_size_inches()[1] < 10
@@ -199,3 +202,56 @@ def test_importing_the_package_does_not_import_matplotlib():
 
     code = "import sys, wardround.plots, wardround.report; assert not {'matplotlib', 'jinja2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+THREE = ("none", "mild", "severe")
+
+
+def test_more_than_two_classes_have_a_curve_each_and_say_what_they_mean():
+    result = sample_result(classes=THREE)
+    for draw in (plots.roc, plots.precision_recall):
+        shown = texts(draw(result, plots.LIGHT))
+        assert set(THREE) <= shown
+        assert "Centralised" not in shown
+    assert "fraction right" in texts(plots.calibration(result, plots.LIGHT))
+    assert "Macro AUROC" in texts(plots.comparison(result, plots.LIGHT))
+    assert "Validation Macro AUROC by round" in texts(plots.ranking_by_round(result, plots.LIGHT))
+
+
+def test_of_many_classes_the_eight_most_frequent_have_curves():
+    names = tuple(f"class {label}" for label in range(12))
+    result = sample_result(classes=names)
+    result["confusion"]["federated"] = [[float(label if c == 0 else 0) for c in range(12)] for label in range(12)]
+    shown = texts(plots.roc(result, plots.LIGHT))
+    assert {name for name in names if name in shown} == set(names[4:])
+
+
+def test_a_confusion_matrix_shows_shares_and_counts():
+    result = sample_result(confusion={"federated": [[30.0, 10.0], [0.0, 0.0]]})
+    shown = texts(plots.confusion(result, plots.LIGHT))
+    assert {"Federated", "75 %", "30", "25 %", "10", "0 %", "benign", "malignant"} <= shown
+    assert plots.confusion(result, plots.LIGHT, model="local") is None
+    assert plots.confusion(sample_result(confusion={"federated": [[0.0, 0.0]] * 2}), plots.LIGHT) is None
+    assert plots.confusion(sample_result(classes=tuple("abcdefghijklmnopqrstu")), plots.LIGHT) is None
+
+
+def test_bars_below_the_calibration_count_the_federated_rows():
+    shown = texts(plots.calibration(sample_result(), plots.LIGHT))
+    assert {"70", "12", "41"} <= shown
+
+
+def test_a_target_is_a_line_where_its_metric_is_drawn():
+    result = sample_result()
+    for draw in (plots.ranking_by_round, plots.by_bytes):
+        assert "target 0.950" in texts(draw(result, plots.LIGHT))
+    assert "target 0.950" not in texts(plots.loss_by_round(result, plots.LIGHT))
+
+
+def test_gains_are_sorted_from_loss_to_gain():
+    result = sample_result(3)
+    values = dict(zip(result["partition"], (0.1, -0.2, 0.0), strict=True))
+    result["gain"]["local"]["sites"] = {site: {"auroc": value} for site, value in values.items()}
+    figure = plots.gain_by_site(result, plots.LIGHT)
+    names = [label.get_text() for label in figure.subfigs[0].axes[0].get_yticklabels()]
+    assert names == sorted(values, key=values.get)
+    assert "AUROC: higher at 1 site, lower at 1" in texts(figure)

@@ -15,6 +15,8 @@ METRICS = {
     "balanced_accuracy": 0.92,
     "sensitivity": 0.89,
     "specificity": 0.95,
+    "ppv": 0.91,
+    "npv": 0.94,
     "f1": 0.90,
     "kappa": 0.85,
     "brier": 0.058,
@@ -63,6 +65,17 @@ def sample_result(
         },
         "calibration": {model: _calibration(draw) for model in SHIFT},
         "roc": {model: _roc(power) for model, power in (("federated", 0.05), ("centralized", 0.045), ("local", 0.11))},
+        "precision_recall": {model: _precision_recall(power) for model, power in (("federated", 0.3), ("local", 0.5))},
+        "bands": {"roc": _band(0.05), "precision_recall": _band(-0.3)},
+        "confusion": {model: _confusion(draw, len(classes)) for model in SHIFT},
+        "operating_point": {model: _operating_point(draw, shift) for model, shift in SHIFT.items()},
+        "target": {
+            "metric": "auroc",
+            "value": 0.95,
+            "first": {"completed": 5, "bytes_up": 32_900, "bytes_down": 30_100, "seconds": 0.8, "figure": 0.953},
+            "stays": {"completed": 7, "bytes_up": 46_060, "bytes_down": 42_140, "seconds": 1.1, "figure": 0.961},
+            "best": 0.985,
+        },
         "model": {"name": "logistic", "parameters": 62, "shared": 62, "local_names": []},
         "preprocessing": {"features": [f"{stem} {kind}" for stem in ("radius", "texture") for kind in ("mean", "se")]},
         "environment": {
@@ -84,6 +97,13 @@ def sample_result(
         "site_mean": {"accuracy": 0.66},
         "sites": {name: {"accuracy": round(draw.uniform(0.5, 0.8), 3)} for name in names},
     }
+    if len(classes) > 2:
+        for model, shift in SHIFT.items():
+            result[model]["classes"] = [_block(draw, shift, 0.05, 0.05) for _ in classes]
+        for key in ("roc", "precision_recall"):
+            result[key] = {model: {"classes": [curve] * len(classes)} for model, curve in result[key].items()}
+        result |= {"bands": {}, "operating_point": {}, "thresholds": {}}
+    result["fairness"] = _fairness(result)
     result |= changes
     return {key: value for key, value in result.items() if value is not None}
 
@@ -166,3 +186,43 @@ def _calibration(draw: random.Random) -> dict[str, list[float]]:
 def _roc(power: float) -> dict[str, list[float]]:
     rates = [step / 40 for step in range(41)]
     return {"false_positive_rate": rates, "true_positive_rate": [rate**power for rate in rates]}
+
+
+def _precision_recall(power: float) -> dict[str, list[float]]:
+    recall = [step / 40 for step in range(1, 41)]
+    return {"recall": recall, "precision": [1.0 - 0.6 * r ** (1 / power) for r in recall]}
+
+
+def _band(power: float) -> dict[str, list[float]]:
+    at = [step / 20 for step in range(21)]
+    middle = [rate**power if power > 0 else 1.0 - 0.6 * rate**3 for rate in at]
+    return {"at": at, "low": [0.95 * y for y in middle], "high": [min(1.0, 1.05 * y) for y in middle]}
+
+
+def _confusion(draw: random.Random, classes: int) -> list[list[float]]:
+    return [
+        [float(draw.randint(30, 60) if t == c else draw.randint(0, 9)) for c in range(classes)] for t in range(classes)
+    ]
+
+
+def _operating_point(draw: random.Random, shift: float) -> dict[str, Any]:
+    block = _block(draw, shift, 0.01, 0.04)
+    names = ("sensitivity", "specificity", "ppv", "npv")
+    return {
+        "threshold": 0.5,
+        "validation": {name: METRICS[name] for name in names},
+        "test": {key: value for key, value in block.items() if key.startswith(names)},
+    }
+
+
+def _fairness(result: dict[str, Any]) -> dict[str, Any]:
+    """The very summary of the product, of the sample's figures."""
+    from wardround.training.fairness import sides, spread
+
+    shown = ("auroc", "auprc", "accuracy", "balanced_accuracy")
+    found: dict[str, Any] = {
+        model: {m: spread({site: block[m] for site, block in result[model]["sites"].items()}) for m in shown}
+        for model in SHIFT
+    }
+    gains = {b: {m: sides(gain["sites"], m) for m in shown} for b, gain in result["gain"].items()}
+    return {**found, "gain": gains}

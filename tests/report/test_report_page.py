@@ -10,7 +10,7 @@ import yaml
 from report.sample import sample_result
 from wardround.errors import StorageError
 from wardround.report import build, model_card
-from wardround.report.figures import DRAWN
+from wardround.report.figures import pictures
 from wardround.report.page import page as write_page
 
 
@@ -48,7 +48,7 @@ def test_a_report_is_a_page_figures_and_a_card(page):
     path, _ = page
     assert path.name == "report.html"
     assert {file.name for file in path.parent.iterdir()} == {"report.html", "MODEL_CARD.md", "figures"}
-    assert {file.stem for file in (path.parent / "figures").iterdir()} == set(DRAWN)
+    assert {file.stem for file in (path.parent / "figures").iterdir()} == set(pictures(sample_result()))
 
 
 def test_nothing_is_loaded_from_elsewhere(page):
@@ -67,10 +67,10 @@ def test_links_lead_somewhere(page):
 
 def test_every_picture_has_a_dark_twin_and_a_text(page):
     parsed = Page(page[1])
-    # the overview is for the folder alone
-    assert parsed.tags.count("img") == parsed.tags.count("source") == len(DRAWN) - 1
-    assert page[1].count('media="screen and (prefers-color-scheme: dark)"') == len(DRAWN) - 1
-    assert page[1].count(' alt="') == len(DRAWN) - 1
+    shown = len(pictures(sample_result())) - 1  # the overview is for the folder alone
+    assert parsed.tags.count("img") == parsed.tags.count("source") == shown
+    assert page[1].count('media="screen and (prefers-color-scheme: dark)"') == shown
+    assert page[1].count(' alt="') == shown
     assert ' alt=""' not in page[1]
 
 
@@ -193,3 +193,69 @@ def test_a_report_takes_seconds(tmp_path):
     build(tmp_path, sample_result(30, 100))
     # 4 seconds of the plan, with room for a slow machine
     assert time.process_time() - begin < 8
+
+
+def test_what_the_threshold_does_is_in_the_page_and_the_card():
+    job = sample_result()["job"]
+    job["evaluation"]["threshold"] = {"sensitivity": 0.9, "specificity": None}
+    result = sample_result(job=job)
+    text, card = Page(write_page(result, {})).text, model_card(result)
+    for words in (text, card):
+        assert "chosen on validation rows only, to reach a sensitivity of 0.9 at the best specificity" in words
+    point = result["operating_point"]["federated"]["test"]
+    assert f"{point['npv']:.3f} {point['npv_low']:.3f}\u2013{point['npv_high']:.3f}" in text
+    assert "At the decision threshold" in card
+
+
+def test_three_classes_have_a_table_each_and_no_threshold():
+    result = sample_result(classes=("none", "mild", "severe"))
+    result["partition"]["Basel"]["test"] = [9, 4, 0]
+    text, card = Page(write_page(result, {})).text, model_card(result)
+    for words in (text, card):
+        assert "Macro AUROC" in words
+        assert "lass by class" in words
+        assert "more than two classes have no threshold" in words
+        assert "Basel has no test rows of severe" in words
+        assert "At the decision threshold" not in words
+    assert f"{result['federated']['classes'][2]['auroc']:.3f}" in text
+    assert "Macro figures are unweighted means" in text
+
+
+def test_figures_from_sums_say_how_their_intervals_are_made():
+    result = sample_result(classes=("none", "mild", "severe"))
+    result["job"]["evaluation"]["release_scores"] = False
+    assert "rather too wide than too narrow" in Page(write_page(result, {})).text
+    assert "rather too wide" not in Page(write_page(sample_result(), {})).text
+
+
+def test_fairness_is_in_the_page_and_the_card():
+    result = sample_result()
+    over = result["fairness"]["federated"]["auroc"]
+    sides = result["fairness"]["gain"]["local"]["auroc"]
+    text, card = Page(write_page(result, {})).text, model_card(result)
+    for words in (text, card):
+        assert f"AUROC is better at {sides['gain']} of 5 sites and worse at {sides['lose']}" in words
+        assert f"{over['deviation']:.3f}" in words
+        assert over["worst_site"] in words
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {},
+            "after 5 rounds and 32.9 kB up, 30.1 kB down; it stayed there from round 7 on (46.1 kB up, 42.1 kB down).",
+        ),
+        ({"stays": None}, "but did not stay there to the last round."),
+        (
+            {"first": None, "stays": None},
+            "did not reach a validation AUROC of at least 0.950; the best of its rounds has 0.985.",
+        ),
+        ({"value": None}, "has no value"),
+    ],
+)
+def test_the_target_is_a_sentence(changes, said):
+    result = sample_result()
+    result["target"] |= changes
+    assert said in Page(write_page(result, {})).text
+    assert "target" not in Page(write_page(sample_result(target={}), {})).text.split("Configuration")[0]

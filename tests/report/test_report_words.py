@@ -53,10 +53,10 @@ def test_what_is_undefined_is_a_dash():
 
 
 def test_a_claim_needs_an_interval_that_excludes_zero():
-    higher = compare(Estimate(value=0.03, low=0.01, high=0.05), "auroc", "it")
-    lower = compare(Estimate(value=-0.03, low=-0.05, high=-0.01), "auroc", "it")
-    open_ = compare(Estimate(value=0.03, low=-0.01, high=0.07), "auroc", "it")
-    bare = compare(Estimate(value=0.03), "auroc", "it")
+    higher = compare(Estimate(value=0.03, low=0.01, high=0.05), "auroc", "it", "AUROC")
+    lower = compare(Estimate(value=-0.03, low=-0.05, high=-0.01), "auroc", "it", "AUROC")
+    open_ = compare(Estimate(value=0.03, low=-0.01, high=0.07), "auroc", "it", "AUROC")
+    bare = compare(Estimate(value=0.03), "auroc", "it", "AUROC")
     assert "is higher than" in higher
     assert "excludes 0" in higher
     assert "is lower than" in lower

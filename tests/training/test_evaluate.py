@@ -151,7 +151,8 @@ def test_a_score_of_one_is_in_the_last_bin_and_no_score_in_the_middle() -> None:
     assert torch.isnan(found["loss"]).all()
 
 
-CLASSES = {1: {"loss", "rows", "positives", "negatives", "score_sums"}, 3: {"loss", "rows"}}
+_HISTOGRAMS = {"positives", "negatives", "score_sums"}
+CLASSES = {1: {"loss", "rows", *_HISTOGRAMS}, 3: {"loss", "rows", *_HISTOGRAMS, "confusion"}}
 
 
 @pytest.mark.parametrize("outputs", CLASSES)

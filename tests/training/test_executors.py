@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from small_federation import RAGGED, Federation, difference, make_round, make_rows, part
 from wardround.algorithms.fedavg import FedAvg
 from wardround.algorithms.fedbn import FedBN
+from wardround.algorithms.fednova import FedNova
 from wardround.algorithms.fedprox import FedProx
+from wardround.algorithms.qfedavg import QFedAvg
 from wardround.algorithms.scaffold import Scaffold
 from wardround.algorithms.server_adam import Adam
 from wardround.config.job import OptimizerSpec
@@ -65,8 +67,15 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, tuple[int
     "mlp_with_batch_norm": (mlp_with_batch_norm, FEATURES, 2, (2, 7, 9, 17, 33, 40)),
     "cnn": (cnn, PICTURE, 2, RAGGED),
 }
-RULES = {"fedavg": FedAvg, "fedprox": lambda: FedProx(0.5), "scaffold": Scaffold, "fedbn": FedBN}
-WORKS: dict[str, dict[str, int]] = {"epochs": {"epochs": 2}, "steps": {"steps": 5}}
+RULES = {
+    "fedavg": FedAvg,
+    "fedprox": lambda: FedProx(0.5),
+    "fednova": lambda: FedNova(0.1),
+    "scaffold": Scaffold,
+    "fedbn": FedBN,
+    "qfedavg": lambda: QFedAvg(2.0),
+}
+WORKS: dict[str, dict[str, Any]] = {"epochs": {"epochs": 2}, "steps": {"steps": 5}, "range": {"steps": (2, 7)}}
 SGD = {
     "plain": OptimizerSpec(),
     "momentum": OptimizerSpec(momentum=0.9),
@@ -102,7 +111,7 @@ def compare(model: str, rounds: int, work: dict[str, Any], **options: Any) -> fl
 
 @pytest.mark.parametrize("optimizer", SGD)
 @pytest.mark.parametrize("work", WORKS)
-@pytest.mark.parametrize("rule", ["fedavg", "fedprox", "scaffold"])
+@pytest.mark.parametrize("rule", RULES.keys() - {"fedbn"})
 @pytest.mark.parametrize("model", ["logistic", "mlp"])
 def test_stacked_equals_sequential_where_rows_are_independent(model: str, rule: str, work: str, optimizer: str) -> None:
     learning = {**WORKS[work], "learning_rate": 0.05}
@@ -132,7 +141,7 @@ LOCAL_PATTERNS = [
 ]
 
 
-@pytest.mark.parametrize("rule", ["fedprox", "scaffold"])
+@pytest.mark.parametrize("rule", ["fedprox", "scaffold", "qfedavg"])
 @pytest.mark.parametrize(("model", "local"), LOCAL_PATTERNS)
 def test_stacked_equals_sequential_with_local_names(model: str, local: tuple[str, ...], rule: str) -> None:
     learning = {"epochs": 1, "learning_rate": 0.02}

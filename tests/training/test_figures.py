@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import wardround.training.figures as module
+import wardround.training.bootstrap as module
 from wardround.errors import ConfigError, DataError
 from wardround.training.figures import MAJORITY_METRICS, figures, gain, majority
 from wardround.training.metrics import METRICS, ScoreTable, histogram, measure
@@ -198,7 +198,7 @@ def test_the_majority_class_is_each_sites_own() -> None:
         "a": ScoreTable.from_rows([0.1, 0.2, 0.3, 0.4], [1, 1, 1, 0]),
         "b": ScoreTable.from_rows([0.9, 0.9, 0.9], [1, 0, 0]),
     }
-    result = majority({"a": 6, "b": 5}, {"a": 5, "b": 5}, tables)
+    result = majority({"a": (5, 6), "b": (5, 5)}, tables)
     assert result["sites"]["a"] == pytest.approx(
         {"accuracy": 3 / 4, "balanced_accuracy": 1 / 2, "sensitivity": 1, "specificity": 0, "f1": 6 / 7, "kappa": 0}
     )
@@ -208,10 +208,10 @@ def test_the_majority_class_is_each_sites_own() -> None:
     assert set(result["pooled"]) == set(MAJORITY_METRICS)
     assert result["pooled"]["accuracy"] == 5 / 7
     assert result["site_mean"]["accuracy"] == pytest.approx((3 / 4 + 2 / 3) / 2)
-    resampled = majority({"a": 6, "b": 5}, {"a": 5, "b": 5}, tables, 200, seed=1)["pooled"]
+    resampled = majority({"a": (5, 6), "b": (5, 5)}, tables, 200, seed=1)["pooled"]
     assert resampled["accuracy_low"] < resampled["accuracy"] < resampled["accuracy_high"]
     with pytest.raises(DataError, match="'b'"):
-        majority({"a": 6}, {"a": 5}, tables)
+        majority({"a": (5, 6)}, tables)
 
 
 def test_bad_arguments_are_named() -> None:
@@ -231,3 +231,29 @@ def test_the_site_mean_of_a_resample_is_over_the_same_sites_as_the_estimate() ->
     b = ScoreTable.from_rows(np.array([0.9] + [0.1] * 9), np.array([0] + [1] * 9))
     mean = figures({"a": a, "b": b}, 0.5, 200, seed=1)["site_mean"]
     assert (mean["auroc"], mean["auroc_low"], mean["auroc_high"]) == (0.5, 0.5, 0.5)
+
+
+def test_figures_of_two_classes_are_those_of_every_version_before() -> None:
+    # printed by the first version: resamples, estimates and quantiles of a seed never change between versions
+    fair, good = simulated(0, SIZES), simulated(0, SIZES, sharpness=1.3)
+    found, better = figures(fair, 0.4, 200, seed=1), gain(good, fair, 0.4, 0.5, 200, seed=1)
+    expected = {
+        "auroc": (0.9038737446197992, 0.8295396787019128, 0.9566797149296276, 0.8887916666666666, 0.10132575757575757),
+        "auprc": (0.9017443017131374, 0.8168519675566795, 0.9537583272467721, 0.8751239394308449, 0.09963718652387107),
+        "kappa": (0.5742711707542805, 0.42924597250730856, 0.712668720657277, 0.4474495193460069, 0.3045954053405206),
+        "brier": (
+            0.1356565267980819,
+            0.10644710082512296,
+            0.16877717885756774,
+            0.10503553857945579,
+            -0.0312579776427752,
+        ),
+        "ece": (0.1199203430604898, 0.09591251414208868, 0.20120575393081896, 0.15729701083905442, 0.06807280462059502),
+    }
+    for name, (value, low, high, mean_low, gain_high) in expected.items():
+        pooled = found["pooled"]
+        assert (pooled[name], pooled[f"{name}_low"], pooled[f"{name}_high"]) == pytest.approx(
+            (value, low, high), rel=1e-12
+        )
+        assert found["site_mean"][f"{name}_low"] == pytest.approx(mean_low, rel=1e-12)
+        assert better["pooled"][f"{name}_high"] == pytest.approx(gain_high, rel=1e-12)

@@ -8,16 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from wardround.errors import ConfigError, DataError
+from wardround.errors import DataError
+from wardround.training.curves import calibration
 from wardround.training.metrics import (
     METRICS,
     ScoreTable,
-    calibration,
-    choose_threshold,
     histogram,
     measure,
     measure_weightings,
-    roc_curve,
 )
 
 tied = st.integers(0, 8).map(lambda k: k / 8)
@@ -51,6 +49,10 @@ def by_scikit_learn(table: ScoreTable, threshold: float) -> dict[str, float]:
     if positive and negative:
         expected["auroc"] = reference.roc_auc_score(labels, scores, **given_weights)
         expected["balanced_accuracy"] = reference.balanced_accuracy_score(labels, predicted, **given_weights)
+    if predicted.any():
+        expected["ppv"] = reference.precision_score(labels, predicted, **given_weights)
+    if not predicted.all():
+        expected["npv"] = reference.precision_score(labels, predicted, pos_label=0, **given_weights)
     if positive or predicted.any():
         expected["f1"] = reference.f1_score(labels, predicted, **given_weights)
     if len(set(labels) | set(predicted)) == 2:
@@ -123,6 +125,8 @@ def test_by_hand() -> None:
             "balanced_accuracy": (2 / 3 + 1 / 3) / 2,
             "sensitivity": 2 / 3,
             "specificity": 1 / 3,
+            "ppv": 2 / 4,
+            "npv": 1 / 2,
             "f1": 4 / 7,
             # Agreement 1/2; by chance (4 * 3 + 2 * 3) / 36 = 1/2.
             "kappa": 0.0,
@@ -137,10 +141,10 @@ def test_by_hand() -> None:
 def test_what_is_undefined_is_absent() -> None:
     assert measure(ScoreTable.from_rows([], []), 0.5) == {}
     assert measure(ScoreTable(scores=[0.4], positives=[0.0], negatives=[0.0]), 0.5) == {}
-    healthy = {"accuracy", "specificity", "brier", "ece"}
+    healthy = {"accuracy", "specificity", "npv", "brier", "ece"}
     assert set(measure(ScoreTable.from_rows([0.1, 0.2], [0, 0]), 0.5)) == healthy
-    assert set(measure(ScoreTable.from_rows([0.1, 0.7], [0, 0]), 0.5)) == healthy | {"f1", "kappa"}
-    ill = {"accuracy", "sensitivity", "auprc", "f1", "brier", "ece"}
+    assert set(measure(ScoreTable.from_rows([0.1, 0.7], [0, 0]), 0.5)) == healthy | {"ppv", "f1", "kappa"}
+    ill = {"accuracy", "sensitivity", "ppv", "auprc", "f1", "brier", "ece"}
     assert set(measure(ScoreTable.from_rows([0.8, 0.9], [1, 1]), 0.5)) == ill
     assert set(measure(ScoreTable.from_rows([0.8, 0.1], [1, 0]), 0.5)) == set(METRICS)
 
@@ -203,74 +207,8 @@ def test_bad_records_are_refused_by_name(build, said: str) -> None:
         build()
 
 
-def test_a_threshold_is_the_midpoint_that_is_best() -> None:
-    # A negative at .4 above the positive at .3. Accuracy at the candidates: .05 3/5, .2 4/5 (only .4 is wrong),
-    # .35 3/5, .55 4/5 (only .3 is wrong), .8 3/5, .95 2/5. Of .2 and .55 the nearer to .5 is .55.
-    table = ScoreTable.from_rows([0.1, 0.3, 0.4, 0.7, 0.9], [0, 1, 0, 1, 1])
-    assert choose_threshold(table, "accuracy") == pytest.approx(0.55)
-    # Balanced: at .2, (3/3 + 1/2) / 2 = 3/4; at .55, (2/3 + 2/2) / 2 = 5/6.
-    assert choose_threshold(table, "balanced") == pytest.approx(0.55)
-    rare = ScoreTable(scores=[0.2, 0.6], positives=[1.0, 2.0], negatives=[4.0, 4.0])
-    # Accuracy: all negative 8/11, cut at .4 6/11, all positive 3/11: the end, midway from .6 to 1.
-    assert choose_threshold(rare, "accuracy") == pytest.approx(0.8)
-    # Balanced: cut at .4 (2/3 + 1/2) / 2 = 7/12, the ends 1/2.
-    assert choose_threshold(rare, "balanced") == pytest.approx(0.4)
-
-
-@settings(max_examples=100, deadline=None)
-@given(tables, st.sampled_from(["accuracy", "balanced"]))
-def test_no_cut_is_better_than_the_chosen(table: ScoreTable, how) -> None:
-    chosen = choose_threshold(table, how)
-    if not table.positives.any() or not table.negatives.any():
-        assert chosen == 0.5
-        return
-    name = {"accuracy": "accuracy", "balanced": "balanced_accuracy"}[how]
-    best = max(measure(table, cut)[name] for cut in [*table.scores, 2.0])
-    assert measure(table, chosen)[name] == pytest.approx(best, abs=1e-12)
-
-
-def test_a_threshold_at_the_edges_of_floats() -> None:
-    # The midpoint of neighbours is not above the lower one: the upper one separates them.
-    above = np.nextafter(0.3, 1.0)
-    assert choose_threshold(ScoreTable.from_rows([0.3, above], [0, 1]), "accuracy") == above
-    # Nothing should be positive, and a score is 1.
-    saturated = ScoreTable(scores=[1.0, 0.5], positives=[1.0, 1.0], negatives=[5.0, 5.0])
-    assert measure(saturated, choose_threshold(saturated, "accuracy"))["accuracy"] == 10 / 12
-
-
-def test_a_given_threshold_is_taken_and_an_unknown_rule_refused() -> None:
-    table = ScoreTable.from_rows([0.2, 0.6], [0, 1])
-    assert choose_threshold(table, 0.3) == 0.3
-    with pytest.raises(ConfigError, match="'f1'"):
-        choose_threshold(table, "f1")  # type: ignore[arg-type]
-
-
-@settings(max_examples=50, deadline=None)
-@given(tables)
-def test_the_area_under_the_curve_is_the_auroc(table: ScoreTable) -> None:
-    curve = roc_curve(table)
-    x, y = np.array(curve["false_positive_rate"]), np.array(curve["true_positive_rate"])
-    auroc = measure(table, 0.5).get("auroc")
-    if auroc is None:
-        assert len(x) == len(y) == 0
-        return
-    assert ((x[1:] - x[:-1]) * (y[1:] + y[:-1])).sum() / 2 == pytest.approx(auroc)
-    assert (x[0], y[0], x[-1], y[-1]) == (0.0, 0.0, 1.0, 1.0)
-
-
-def test_the_curve_has_corners_only() -> None:
-    # Two positives, then two negatives: up, then right.
-    assert roc_curve(ScoreTable.from_rows([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0])) == {
-        "false_positive_rate": [0.0, 0.0, 1.0],
-        "true_positive_rate": [0.0, 1.0, 1.0],
-    }
-
-
-def test_calibration_by_hand() -> None:
-    # Of five bins, [.2, .4) holds .2- and .3+, the last holds 1+ twice.
-    diagram = calibration(ScoreTable(scores=[0.2, 0.3, 1.0], positives=[0, 1, 2], negatives=[1, 0, 0]), bins=5)
-    assert diagram["predicted"] == pytest.approx([0.25, 1.0])
-    assert diagram["observed"] == pytest.approx([0.5, 1.0])
-    assert diagram["records"] == [2.0, 2.0]
-    with pytest.raises(ConfigError, match="bins is 0"):
-        calibration(ScoreTable.from_rows([], []), bins=0)
+def test_a_confusion_matrix_has_true_classes_as_rows() -> None:
+    # threshold .5: of two ill one is found, of three healthy one is called ill
+    table = ScoreTable.from_rows([0.9, 0.1, 0.8, 0.2, 0.3], [1, 1, 0, 0, 0])
+    assert table.confusion(0.5).tolist() == [[2, 1], [1, 1]]
+    assert table.class_counts.tolist() == [3, 2]

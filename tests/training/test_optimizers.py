@@ -52,6 +52,20 @@ def test_ten_steps_equal_torch_optim_at_every_site(name: str) -> None:
             assert torch.allclose(params[n][k], value.detach(), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_decay_of_weights_spares_vectors(name: str) -> None:
+    kinds = {"spared": ("weights", 0.1), "decayed": ("all", 0.1), "none": ("all", 0.0)}
+    found = {}
+    for kind, (decay, amount) in kinds.items():
+        spec = OptimizerSpec(name=name, weight_decay=amount, decay=decay)
+        found[kind] = made(2, 0)
+        optimizers.step(spec, found[kind], made(2, 1), optimizers.start(spec, found[kind]), 0.1, 1)
+    assert torch.equal(found["spared"]["weight"], found["decayed"]["weight"])
+    assert torch.equal(found["spared"]["bias"], found["none"]["bias"])
+    assert not torch.equal(found["decayed"]["bias"], found["none"]["bias"])
+    assert not torch.equal(found["decayed"]["weight"], found["none"]["weight"])
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_a_prefix_steps_in_place_and_leaves_the_rest(name: str) -> None:
     spec = SPECS[name]
@@ -93,3 +107,36 @@ def test_effective_steps_are_the_displacement_under_a_constant_gradient(momentum
         optimizers.step(spec, params, {"w": torch.full((1, 1), 2.0, dtype=torch.float64)}, slots, 0.1, number)
     effective = optimizers.effective_steps(spec, torch.tensor([float(steps)], dtype=torch.float64))
     assert params["w"].item() == pytest.approx(-0.1 * 2.0 * effective.item(), rel=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------ over rounds
+
+
+def rates(rounds: int, **schedule: float | str) -> list[float]:
+    spec = OptimizerSpec(learning_rate=0.8, schedule=schedule)
+    return [optimizers.learning_rate(spec, index, rounds) for index in range(rounds)]
+
+
+def test_schedules_by_hand() -> None:
+    assert rates(3) == [0.8, 0.8, 0.8]
+    assert rates(5, kind="step", every=2, factor=0.5) == pytest.approx([0.8, 0.8, 0.4, 0.4, 0.2])
+    assert rates(3, kind="step", every=1) == pytest.approx([0.8, 0.08, 0.008])
+    assert rates(3, kind="exponential", factor=0.9) == pytest.approx([0.8, 0.72, 0.648])
+    assert rates(2, kind="exponential") == pytest.approx([0.8, 0.76])
+    # (1 + cos) / 2 at 0, 60, 120 degrees: 1, 3/4, 1/4
+    assert rates(3, kind="cosine") == pytest.approx([0.8, 0.6, 0.2])
+    assert rates(3, kind="cosine", floor=0.5) == pytest.approx([0.8, 0.7, 0.5])
+    assert rates(4, kind="exponential", factor=0.5, floor=0.3) == pytest.approx([0.8, 0.4, 0.24, 0.24])
+
+
+def test_a_warm_up_rises_to_the_full_rate_and_the_rest_begins_there() -> None:
+    assert rates(4, warmup=3) == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates(5, kind="cosine", warmup=2) == pytest.approx([0.8 / 3, 1.6 / 3, 0.8, 0.6, 0.2])
+    assert rates(3, kind="step", every=1, factor=0.5, warmup=1) == pytest.approx([0.4, 0.8, 0.4])
+    assert rates(2, kind="cosine", warmup=5) == pytest.approx([0.8 / 6, 1.6 / 6])
+
+
+@pytest.mark.parametrize("kind", ["constant", "step", "exponential", "cosine"])
+def test_every_round_has_a_rate_above_zero(kind: str) -> None:
+    assert min(rates(50, kind=kind, warmup=5)) > 0.0
+    assert optimizers.learning_rate(OptimizerSpec(schedule={"kind": kind}), 60, 50) >= 0.0

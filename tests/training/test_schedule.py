@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ from hypothesis import strategies as st
 
 from small_federation import make_round, names_of
 from wardround import streams
-from wardround.training.schedule import Plan, plan
+from wardround.training.schedule import Plan, plan, step_counts
 
 counts_of_sites = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 
 
-def drawn(counts: list[int], *, join_single: bool = False, sites: list[int] | None = None, **facts: int) -> Plan:
+def drawn(counts: list[int], *, join_single: bool = False, sites: list[int] | None = None, **facts: Any) -> Plan:
     """The plan of some of the sites."""
     chosen = list(range(len(counts))) if sites is None else sites
     keys = streams.site_keys(names_of(len(counts)))[chosen]
@@ -129,6 +130,48 @@ def test_a_lone_last_row_joins_the_batch_before_it(count: int, batch_size: int, 
 
 def test_a_lone_last_row_stays_alone_where_rows_are_independent() -> None:
     assert sizes(drawn([17], join_single=False), 0) == [8, 8, 1]
+
+
+# ------------------------------------------------------------------------------------------------ a number for each site
+
+
+def test_a_range_gives_each_site_and_round_its_own_steps() -> None:
+    found = drawn([30, 0, 30, 7], steps=(2, 9))
+    assert (found.steps[[0, 2, 3]] >= 2).all()
+    assert (found.steps <= 9).all()
+    assert found.steps[1] == 0
+    rounds = np.stack([drawn([30] * 4, steps=(2, 9), index=i).steps for i in range(20)])
+    assert {len(set(site)) > 3 for site in rounds.T.tolist()} == {True}
+    assert (
+        rounds.tolist() != np.stack([drawn([30] * 4, steps=(2, 9), index=i, seed=6).steps for i in range(20)]).tolist()
+    )
+
+
+def test_a_range_of_epochs_is_in_whole_passes() -> None:
+    for index in range(5):
+        found = drawn([30, 7, 16], epochs=(1, 4), index=index)
+        for site, per_epoch in enumerate((4, 1, 2)):
+            assert found.steps[site] / per_epoch in (1, 2, 3, 4)
+
+
+@given(counts=counts_of_sites, data=st.data())
+def test_a_site_draws_the_same_work_and_batches_in_any_chunk(counts: list[int], data: st.DataObject) -> None:
+    whole = drawn(counts, steps=(1, 6))
+    chunk = data.draw(st.permutations(range(len(counts))))[: data.draw(st.integers(1, len(counts)))]
+    alone = drawn(counts, sites=chunk, steps=(1, 6))
+    for place, site in enumerate(chunk):
+        steps = int(whole.steps[site])
+        assert batches(alone, place) == batches(whole, site)
+        assert batches(whole, site) == batches(drawn(counts, steps=max(steps, 1)), site)[:steps]
+
+
+def test_all_numbers_of_a_range_are_equally_likely() -> None:
+    # 6000 draws of 2 .. 7: 1000 of each, give or take a binomial deviation of 29; 150 are five of them
+    keys = streams.site_keys(tuple(f"s{k}" for k in range(6000)))
+    found = step_counts(keys, np.full(6000, 3), make_round(steps=(2, 7)), join_single=False)
+    values, number = np.unique(found, return_counts=True)
+    assert values.tolist() == [2, 3, 4, 5, 6, 7]
+    assert np.abs(number - 1000).max() < 150
 
 
 @pytest.mark.parametrize("counts", [[0], [0, 0, 0]])

@@ -23,6 +23,8 @@ from torch import nn
 from small_federation import RAGGED, Federation, difference, make_round, make_rows
 from wardround import Job, run
 from wardround.algorithms.fedbn import FedBN
+from wardround.algorithms.fednova import FedNova
+from wardround.algorithms.qfedavg import QFedAvg
 from wardround.algorithms.scaffold import Scaffold
 from wardround.config.job import OptimizerSpec
 from wardround.errors import ConfigError, RunError, WardroundError
@@ -91,6 +93,8 @@ def dropout() -> nn.Module:
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, LocalRule, tuple[str, ...]]] = {
     "fedavg": (mlp, (5,), 3, Federation.__dataclass_fields__["rule"].default_factory(), ()),
     "scaffold with BatchNorm": (cnn, (1, 8, 8), 2, Scaffold(), ()),
+    "fednova": (mlp, (5,), 3, FedNova(0.1), ()),
+    "qfedavg": (cnn, (1, 8, 8), 2, QFedAvg(2.0), ("head.bias",)),
     "fedbn": (cnn, (1, 8, 8), 2, FedBN(), ()),
     "local names": (mlp, (5,), 3, Scaffold(), ("head",)),
 }

@@ -41,6 +41,10 @@ class FedAvg:
         """No terms beside the model's step, no new memory."""
         return {}, {}
 
+    def combine(self, total: Total, server: Server, round: Round) -> Total:
+        """The sums as they are."""
+        return total
+
     def absorb(self, server: Server, total: Total, round: Round) -> Server:
         """Nothing to absorb."""
         return server

@@ -10,6 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wardround.algorithms.fedavg import FedAvg
 
+_KERAS = "BatchNormalization"
+"""Known by its name: Keras is imported only where a model needs it."""
+
 
 class FedBN(FedAvg):
     """FedAvg with local BatchNorm layers."""
@@ -17,5 +20,5 @@ class FedBN(FedAvg):
     name = "fedbn"
 
     def local(self, name: str, module: nn.Module) -> bool:
-        """Parameters and statistics of BatchNorm layers stay."""
-        return isinstance(module, _BatchNorm)
+        """Parameters and statistics of BatchNorm layers stay, those of Keras too."""
+        return isinstance(module, _BatchNorm) or any(kind.__name__ == _KERAS for kind in type(module).__mro__)

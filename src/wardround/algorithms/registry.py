@@ -15,21 +15,34 @@ from wardround.types import LocalRule, ServerRule
 LOCAL_RULES = {
     "fedavg": "wardround.algorithms.fedavg:FedAvg",
     "fedprox": "wardround.algorithms.fedprox:FedProx",
+    "fednova": "wardround.algorithms.fednova:FedNova",
     "scaffold": "wardround.algorithms.scaffold:Scaffold",
     "fedbn": "wardround.algorithms.fedbn:FedBN",
+    "qfedavg": "wardround.algorithms.qfedavg:QFedAvg",
 }
 
 SERVER_RULES = {
     "average": "wardround.algorithms.server_average:Average",
+    "momentum": "wardround.algorithms.server_momentum:Momentum",
     "adam": "wardround.algorithms.server_adam:Adam",
+    "yogi": "wardround.algorithms.server_yogi:Yogi",
+    "adagrad": "wardround.algorithms.server_adagrad:Adagrad",
 }
+
+_SERVER_OPTIONS = {
+    "average": (),
+    "momentum": ("beta1",),
+    "adam": ("beta1", "beta2", "epsilon"),
+    "yogi": ("beta1", "beta2", "epsilon"),
+    "adagrad": ("beta1", "epsilon"),
+}
+"""Which keys of `algorithm.server`, beside the learning rate, a built-in rule takes."""
 
 
 def local_rule(spec: AlgorithmSpec) -> LocalRule:
     """The client half that `algorithm.name` chooses."""
-    options: dict[str, Any] = dict(spec.options)
-    if spec.mu is not None:
-        options["mu"] = spec.mu
+    own = {"mu": spec.mu, "q": spec.q}
+    options: dict[str, Any] = {**spec.options, **{key: value for key, value in own.items() if value is not None}}
     rule = construct(resolve(spec.name, LOCAL_RULES, "algorithm.name"), options, f"algorithm.options of {spec.name}")
     return cast(LocalRule, _complete(rule, LocalRule, "algorithm.name", spec.name))
 
@@ -37,11 +50,8 @@ def local_rule(spec: AlgorithmSpec) -> LocalRule:
 def server_rule(spec: AlgorithmSpec) -> ServerRule:
     """The server half that `algorithm.server.name` chooses."""
     server = spec.server
-    options: dict[str, Any] = dict(server.options)
-    if server.learning_rate is not None:
-        options["learning_rate"] = server.learning_rate
-    if server.name == "adam":
-        options = {"beta1": server.beta1, "beta2": server.beta2, "epsilon": server.epsilon, **options}
+    own = {key: getattr(server, key) for key in ("learning_rate", *_SERVER_OPTIONS.get(server.name, ()))}
+    options: dict[str, Any] = {**{key: value for key, value in own.items() if value is not None}, **server.options}
     factory = resolve(server.name, SERVER_RULES, "algorithm.server.name")
     rule = construct(factory, options, f"algorithm.server.options of {server.name}")
     return cast(ServerRule, _complete(rule, ServerRule, "algorithm.server.name", server.name))
@@ -59,7 +69,12 @@ def _complete(rule: Any, protocol: type, where: str, name: str) -> Any:
 
 
 def local_names(
-    patterns: tuple[str, ...], rule: LocalRule, owners: dict[str, nn.Module], names: list[str]
+    patterns: tuple[str, ...],
+    rule: LocalRule,
+    owners: dict[str, nn.Module],
+    names: list[str],
+    *,
+    where: str = "model.local",
 ) -> frozenset[str]:
     """Which parameters and buffers stay at a site: what the rule keeps, and what `model.local` names.
 
@@ -68,6 +83,7 @@ def local_names(
         rule: its `local` is asked for every name.
         owners: the submodule that owns each name.
         names: parameters and floating-point buffers that could be shared.
+        where: the job's key of the patterns.
 
     Raises:
         ConfigError: a pattern that matches nothing, or FedBN on a model without BatchNorm.
@@ -87,6 +103,6 @@ def local_names(
             or pattern in {kind.__name__ for kind in type(owners[name]).__mro__[:-1]} - {"Module"}
         }
         if not matched:
-            raise ConfigError(f"model.local: {pattern!r} matches nothing; the model's names are {', '.join(names)}")
+            raise ConfigError(f"{where}: {pattern!r} matches nothing; the model's names are {', '.join(names)}")
         kept |= matched
     return frozenset(kept)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from wardround.algorithms.server_average import averaged_buffers
 from wardround.types import Arrays, ModelState, Round, Server, Total
 
 
 class Adam:
-    """Adam over rounds.
+    """Adam over rounds; the base of the adaptive rules, which differ in how the second moment moves.
 
     Args:
         learning_rate: above 0.
@@ -39,8 +40,12 @@ class Adam:
         params, memory = dict(server.model.params), dict(server.optimizer)
         for n, step in total.mean("step").items():
             mean = self.beta1 * memory[f"mean/{n}"] + (1.0 - self.beta1) * step
-            square = self.beta2 * memory[f"square/{n}"] + (1.0 - self.beta2) * step * step
+            square = self.second(memory[f"square/{n}"], step)
             params[n] = params[n] + self.learning_rate * mean / (square.sqrt() + self.epsilon)
             memory[f"mean/{n}"], memory[f"square/{n}"] = mean, square
         model = ModelState(params=params, buffers=averaged_buffers(server, total))
         return replace(server, model=model, optimizer=memory)
+
+    def second(self, square: Tensor, step: Tensor) -> Tensor:
+        """Beta2 v + (1 - beta2) d^2."""
+        return self.beta2 * square + (1.0 - self.beta2) * step * step

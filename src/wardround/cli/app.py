@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wardround import __version__
-from wardround.cli import doctor, predict, report, resume, run
+from wardround.cli import compare, data, doctor, partition, predict, report, resume, run
 from wardround.cli.exit import guarded
 
 app = typer.Typer(
@@ -26,9 +26,13 @@ EXAMPLES = """
 
   wardround run examples/wdbc.yaml --set algorithm.name=scaffold
 
+  wardround compare examples/wdbc.yaml --alpha iid,0.5,0.1
+
   wardround resume runs/demo
 
   wardround predict runs/demo rows.csv
+
+  wardround data describe admissions.csv
 """
 
 
@@ -51,7 +55,10 @@ app.command("run")(run.command)
 app.command("resume")(resume.command)
 app.command("report")(report.command)
 app.command("predict")(predict.command)
+app.command("compare")(compare.command)
 app.command("doctor")(doctor.command)
+data.app.command("partition")(partition.command)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -16,9 +16,26 @@ from rich.table import Table
 _WIDE = 110
 """Columns where standard output is a file, so that no table is cut."""
 
-_NAMES = {"federated": "federated", "centralized": "centralised", "local": "each alone", "majority": "majority class"}
-_SHOWN = ("accuracy", "balanced_accuracy", "auroc", "brier")
-_TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced acc.", "auroc": "AUROC", "brier": "Brier"}
+_NAMES = {
+    "federated": "federated",
+    "finetuned": "fine-tuned",
+    "centralized": "centralised",
+    "local": "each alone",
+    "majority": "majority class",
+}
+_SHOWN = ("accuracy", "balanced_accuracy", "auroc", "brier", "auprc")
+_TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced acc.",
+    "auroc": "AUROC",
+    "brier": "Brier",
+    "auprc": "AUPRC",
+    "loss": "loss",
+}
+_MACRO = {"auroc": "macro AUROC", "auprc": "macro AUPRC"}
+_TENTH = 10
+_FEWEST = 4
+"""Metrics that must fit beside their intervals, or intervals stand below."""
 _NAME, _VALUE, _INTERVAL, _GAP = 14, 5, 14, 2
 """Columns of the closing table: the longest name, a value, its interval, and the space after each."""
 _STEPS = {"figures": "comparing", "report": "report"}
@@ -154,12 +171,14 @@ def _cell(figures: Mapping[str, float], metric: str, between: str) -> str:
 
 def _table(result: Mapping[str, Any], width: int) -> Table:
     """As many metrics as fit; an interval stands beside its value, or below it where the terminal is narrow."""
-    beside = _NAME + len(_SHOWN) * (_GAP + _VALUE + 1 + _INTERVAL) <= width
-    shown = _SHOWN if beside else _SHOWN[: max(1, (width - _NAME) // (_GAP + _INTERVAL))]
+    whole, short = _GAP + _VALUE + 1 + _INTERVAL, _GAP + _INTERVAL
+    beside = _NAME + _FEWEST * whole <= width
+    shown = _SHOWN[: max(1, (width - _NAME) // (whole if beside else short))]
+    titles = _titles(result)
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     for metric in shown:
-        table.add_column(_TITLES[metric], no_wrap=True)
+        table.add_column(titles[metric], no_wrap=True)
     for scope, title in (("pooled", "all rows"), ("site_mean", "mean of sites")):
         arms = [arm for arm in _NAMES if arm in result and result[arm][scope]]
         if arms:
@@ -170,18 +189,70 @@ def _table(result: Mapping[str, Any], width: int) -> Table:
     return table
 
 
+def _titles(result: Mapping[str, Any]) -> dict[str, str]:
+    many = len((result.get("dataset") or {}).get("classes") or ()) > 2
+    return _TITLES | (_MACRO if many else {})
+
+
 def _sentences(result: Mapping[str, Any]) -> list[str]:
     lines = []
-    for baseline in ("local", "centralized"):
+    auroc = _titles(result)["auroc"]
+    for baseline in ("finetuned", "local", "centralized"):
         gain = result["gain"].get(baseline, {}).get("pooled", {})
         if "auroc_low" in gain:
             low, high = gain["auroc_low"], gain["auroc_high"]
             verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
             value, low, high = (_signed(x) for x in (gain["auroc"], low, high))
-            lines.append(f"AUROC, federated minus {_NAMES[baseline]}: {value} [{low}, {high}], {verdict}")
+            lines.append(f"{auroc}, federated minus {_NAMES[baseline]}: {value} [{low}, {high}], {verdict}")
+    if result.get("heterogeneity"):
+        from wardround.report.skews import sentence
+
+        lines.append(sentence(result))
+    lines += _fairness(result) + _operating_point(result)
+    if result.get("target"):
+        from wardround.report.target import target
+
+        lines.append(target(result))
+    tuned = result.get("finetuning")
+    if tuned:
+        lines.append(
+            f"fine-tuned for {tuned['selected_epoch']} of {tuned['epochs']} epochs (chosen on validation rows): personalised, "
+            "each row is scored with its own site's model"
+        )
     lines.append(
         f"round {result['selected_round']} of {result['rounds']} kept (chosen on validation rows), "
         f"{_bytes(result['bytes_up'])} up, {_bytes(result['bytes_down'])} down, {result['seconds']:.1f} s, "
         f"{result['executor']}"
     )
     return lines
+
+
+def _fairness(result: Mapping[str, Any]) -> list[str]:
+    """How the main figure spreads over sites, and who gains over training alone."""
+    found = result.get("fairness") or {}
+    metric = next((name for name in ("auroc", "accuracy") if name in (found.get("federated") or {})), None)
+    if metric is None:
+        return []
+    over = found["federated"][metric]
+    line = (
+        f"{_titles(result)[metric]} over {over['sites']} sites: {over['worst']:.3f} ({over['worst_site']}) to "
+        f"{over['best']:.3f}, sd {over['deviation']:.3f}"
+    )
+    if over["sites"] > _TENTH:  # of fewer, the worst tenth is the worst site
+        line += f", worst tenth {over['worst_tenth']:.3f}"
+    sides = ((found.get("gain") or {}).get("local") or {}).get(metric)
+    if sides:
+        line += f"; above each alone at {sides['gain']}, below at {sides['lose']}"
+    return [line]
+
+
+def _operating_point(result: Mapping[str, Any]) -> list[str]:
+    """What was reached where the job asked for a point; the threshold alone says nothing to a clinician."""
+    asked = ((result.get("job") or {}).get("evaluation") or {}).get("threshold")
+    point = (result.get("operating_point") or {}).get("federated")
+    if not isinstance(asked, Mapping) or not point:
+        return []
+    name, value = next((name, value) for name, value in asked.items() if value is not None)
+    names = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
+    figures = ", ".join(f"{title} {_cell(point['test'], key, ' ')}" for key, title in names.items())
+    return [f"threshold {point['threshold']:.3f} for {name} {value:g} on validation rows; on test rows {figures}"]

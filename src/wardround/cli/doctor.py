@@ -24,7 +24,13 @@ _EXTRAS = {
     "ray": ("ray",),
     "keras": ("keras",),
 }
-_DATASETS = {"heart": ("uci_heart/processed.cleveland.data",)}
+_DATASETS = {
+    "heart": ("uci_heart/processed.cleveland.data",),
+    "pima": ("pima_diabetes/pima-indians-diabetes.csv",),
+    "hypothyroid": ("hypothyroid/hypothyroid.arff",),
+    "readmission": ("diabetes130/diabetic_data*.csv",),
+    "tcga_brca": ("tcga_brca/brca.csv", "tcga_brca/train_test_split.csv", "tcga_brca/centers.csv"),
+}
 _SPARE_BYTES = 2**30
 
 
@@ -97,7 +103,7 @@ def _data() -> list[dict[str, Any]]:
         return [_check("bad", "WARDROUND_DATA", f"{root} is no folder: set it to the one that holds the datasets")]
     checks = [_check("good", "WARDROUND_DATA", root)]
     for name, files in _DATASETS.items():
-        missing = [f for f in files if not (Path(root) / f).exists()]
+        missing = [f for f in files if not any(Path(root).glob(f))]
         checks.append(_check("note" if missing else "good", f"data {name}", f"no {missing[0]}" if missing else "found"))
     return checks
 

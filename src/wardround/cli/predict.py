@@ -13,7 +13,9 @@ import typer
 
 def command(
     model: Annotated[Path, typer.Argument(help="A run folder, or its model.safetensors.", show_default=False)],
-    rows: Annotated[Path, typer.Argument(help="A CSV file with the dataset's columns.", show_default=False)],
+    rows: Annotated[
+        Path, typer.Argument(help="A table with the dataset's columns: CSV, TSV, Parquet or ARFF.", show_default=False)
+    ],
     site: Annotated[
         str | None, typer.Option(help="Use this hospital's own part of a personalised model; default: the mean of all.")
     ] = None,
@@ -21,6 +23,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row instead of CSV.")] = False,
 ) -> None:
     """Score rows: the probability of the positive class, and the class at the run's threshold.
+
+    Of more than two classes: the most probable class, and the probability of each.
 
     [bold]Examples[/bold]
 
@@ -38,7 +42,9 @@ def command(
         text = "".join(json.dumps(row) + "\n" for row in scored)
     else:
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, ["row", "probability", "prediction"], lineterminator="\n")
+        writer = csv.DictWriter(
+            buffer, list(scored[0]) if scored else ["row", "probability", "prediction"], lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(scored)
         text = buffer.getvalue()

@@ -6,6 +6,7 @@ keyword arguments.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,6 +16,8 @@ Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Budget = Count | tuple[Count, Count]
+"""A number for all sites, or a pair (low, high) of which each site draws its own every round."""
 
 
 class Node(BaseModel):
@@ -49,31 +52,103 @@ class DataSpec(Node):
     """Which records."""
 
     dataset: Name = "wdbc"
-    """A built-in name (`wdbc`, `heart`) or a plug-in `module:Class`."""
+    """`wdbc`, `heart`, `pima`, `hypothyroid`, `readmission`, `tcga_brca`, `custom`, or a plug-in `module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the dataset."""
     split: SplitSpec = SplitSpec()
     preprocessing: PreprocessingSpec = PreprocessingSpec()
 
 
+class QuantitySpec(Node):
+    """Sizes of simulated sites, in patients; for `quantity` and `combined` partitions."""
+
+    law: Literal["power", "dirichlet", "proportions"] = "power"
+    """`power`: the r-th largest site has a share proportional to r^-exponent, and at least `min_rows` patients; `dirichlet`:
+    shares drawn from Dirichlet(alpha); `proportions`: as given."""
+    exponent: NonNegative = 1.0
+    """Of `power`: 0 is even, 1 is Zipf's law."""
+    alpha: Positive = 0.5
+    """Of `dirichlet`: small is very uneven."""
+    proportions: tuple[Positive, ...] = ()
+    """Of `proportions`: one number a site, in the order of the sites; their sum does not matter."""
+
+    @model_validator(mode="after")
+    def _proportions_are_given(self) -> QuantitySpec:
+        if (self.law == "proportions") != bool(self.proportions):
+            raise ValueError(
+                f"law={self.law} with proportions={list(self.proportions)}: `law: proportions` needs one number a site, and "
+                "other laws need none"
+            )
+        return self
+
+
+class FeatureSkewSpec(Node):
+    """How the features of sites differ, after any dealing (`natural` included) and before preprocessing."""
+
+    noise: NonNegative = 0.0
+    """Standard deviation of the Gaussian noise at the last site, in units of a column. Its variance grows evenly over the
+    sites in their order (Li et al. 2022); numeric columns and pictures."""
+    shift: NonNegative = 0.0
+    """Standard deviation, over sites, of what a site adds to a column, in the column's units; numeric columns and pictures."""
+    scale: NonNegative = 0.0
+    """Standard deviation, over sites, of the logarithm of a site's factor, which stretches a column about its pooled mean;
+    numeric columns and pictures."""
+    missing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Most entries that a site loses at random: its fraction is drawn evenly from 0 to this. Tables only."""
+    unmeasured: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Fraction of the sites at which a column is never measured, drawn for each column anew; one site keeps it. Tables only."""
+    columns: tuple[str, ...] = ()
+    """Columns that are meant; default all."""
+    units: dict[str, Positive] = Field(default_factory=dict)
+    """Column -> size of its unit, `*` for all others; default the pooled standard deviation (of a channel, for pictures)."""
+    effect: Name | None = None
+    """A plug-in `module:Class` that changes a site's features last (a scanner, say)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the plug-in."""
+
+
 class PartitionSpec(Node):
     """How records are dealt to simulated sites, by patient. `natural` keeps the dataset's own hospitals."""
 
-    kind: Literal["natural", "iid", "dirichlet"] = "natural"
-    """`natural`, or the dataset's records pooled and dealt: `iid` evenly, `dirichlet` with uneven labels."""
+    kind: Name = "natural"
+    """`natural`, or the dataset's records pooled and dealt: `iid` evenly, `dirichlet` with uneven labels, `pathological` with
+    few classes a site, `quantity` with uneven sizes, `combined` with both; or a plug-in `module:Class`."""
     sites: Count = 5
     """Number of simulated sites (ignored by `natural`)."""
     alpha: Positive = 0.5
-    """Concentration of the Dirichlet over labels (Hsu et al. 2019): small is very uneven, large is nearly IID."""
+    """Concentration of the Dirichlet over labels (`dirichlet`, `combined`): small is very uneven, large is nearly IID."""
+    classes_per_site: Count | None = None
+    """Classes that a site has (`pathological`, default 2; `combined`, instead of `alpha`)."""
+    shards: bool = False
+    """`pathological` by shards of records sorted by label (McMahan et al. 2017): all sites of one size, about that many
+    classes each."""
     min_rows: Count = 10
-    """Fewest rows a simulated site may have; a Dirichlet draw is repeated until every site has them."""
+    """Fewest rows a simulated site may have; a draw is repeated until every site has them (ignored by `natural`)."""
+    quantity: QuantitySpec = QuantitySpec()
+    features: FeatureSkewSpec = FeatureSkewSpec()
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of a plug-in."""
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> PartitionSpec:
+        given = len(self.quantity.proportions)
+        if given and self.kind in ("quantity", "combined") and given != self.sites:
+            raise ValueError(f"quantity.proportions has {given} numbers for sites={self.sites}: give one a site")
+        if self.classes_per_site is not None and self.kind in ("iid", "dirichlet", "quantity"):
+            raise ValueError(
+                f"classes_per_site={self.classes_per_site} belongs to pathological and combined, and kind is {self.kind}: "
+                "remove it, or choose one of them"
+            )
+        if self.shards and self.kind != "pathological":
+            raise ValueError(f"shards belongs to pathological, and kind is {self.kind}: remove it")
+        return self
 
 
 class ModelSpec(Node):
     """The network."""
 
     name: Name = "logistic"
-    """`logistic`, `mlp`, `cnn`, or a plug-in `module:Class` whose instance is an `nn.Module`."""
+    """`logistic`, `mlp`, `cnn`, or a plug-in `module:Class` whose instance is an `nn.Module` or a [Keras model](models.md)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model; built-in models also get `inputs` and `outputs` from the data."""
     local: tuple[str, ...] = ()
@@ -84,15 +159,15 @@ class ServerSpec(Node):
     """The server's half of the algorithm."""
 
     name: Name = "average"
-    """`average`, `adam`, or a plug-in `module:Class`."""
+    """`average`, `momentum`, `adam`, `yogi`, `adagrad`, or a plug-in `module:Class`."""
     learning_rate: Positive | None = None
-    """Default 1 for `average`, 0.1 for `adam`."""
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """Decay of `adam`'s first moment."""
+    """Default 1 for `average` and `momentum`, 0.1 for the others."""
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Decay of the first moment; default 0.9 for `momentum`, `adam` and `yogi`, 0 for `adagrad`."""
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
-    """Decay of `adam`'s second moment."""
+    """Decay of the second moment of `adam` and `yogi`."""
     epsilon: Positive = 1e-3
-    """Adaptivity of `adam` (tau in Reddi et al. 2021)."""
+    """Adaptivity of `adam`, `yogi` and `adagrad` (tau in Reddi et al. 2021)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of a plug-in."""
 
@@ -101,14 +176,32 @@ class AlgorithmSpec(Node):
     """The client's half of the algorithm, and its server."""
 
     name: Name = "fedavg"
-    """`fedavg`, `fedprox`, `scaffold`, `fedbn`, or a plug-in `module:Class`."""
+    """`fedavg`, `fedprox`, `fednova`, `scaffold`, `fedbn`, `qfedavg`, or a plug-in `module:Class`."""
     mu: NonNegative | None = None
-    """FedProx's proximal weight (default 0.01 there)."""
+    """Proximal weight of `fedprox` (default 0.01) and `fednova` (default 0)."""
+    q: NonNegative | None = None
+    """Fairness of `qfedavg` (default 1): 0 is FedAvg, more gives weight to the sites that the model serves worst."""
     server: ServerSpec = ServerSpec()
     weighting: Literal["samples", "uniform"] = "samples"
     """Weight of a site's step in the mean: its training rows, or the same for all."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of a plug-in."""
+
+
+class ScheduleSpec(Node):
+    """How the local learning rate goes over rounds."""
+
+    kind: Literal["constant", "step", "exponential", "cosine"] = "constant"
+    """`step` multiplies by `factor` every `every` rounds, `exponential` each round; `cosine` falls along half a cosine until the
+    last round."""
+    factor: Fraction | None = None
+    """Default 0.1 for `step`, 0.95 for `exponential`."""
+    every: Count = 10
+    """Rounds between two drops of `step`."""
+    floor: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Fraction of the full rate below which it never falls; `cosine` ends there."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Rounds of a linear rise to the full rate, before the rest begins."""
 
 
 class OptimizerSpec(Node):
@@ -117,17 +210,22 @@ class OptimizerSpec(Node):
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     """`sgd`, `adam`, or `adamw`, whose weight decay is apart from its gradient."""
     learning_rate: Positive = 0.05
-    """Length of a local step, the same in every round."""
+    """Length of a local step, before the schedule."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Of `sgd`, without dampening."""
     weight_decay: NonNegative = 0.0
     """Multiple of the parameters that joins their gradient; `adamw` takes it from the parameters instead."""
+    decay: Literal["all", "weights"] = "all"
+    """What `weight_decay` shrinks: `weights` spares vectors, which are intercepts and the scales of a normalisation. Choose it
+    where a class is rare: an intercept that decays draws every probability to one half, at each site anew."""
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Decay of the first moment of `adam` and `adamw`."""
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     """Decay of their second moment."""
     epsilon: Positive = 1e-8
     """Added to their denominator."""
+    schedule: ScheduleSpec = ScheduleSpec()
+    """How the learning rate goes over rounds."""
 
     @model_validator(mode="after")
     def _momentum_belongs_to_sgd(self) -> OptimizerSpec:
@@ -141,10 +239,10 @@ class TrainingSpec(Node):
 
     rounds: Count = 20
     """Exchanges between the server and the sites."""
-    local_steps: Count | None = None
-    """SGD steps a site takes each round; or set `local_epochs`."""
-    local_epochs: Count | None = None
-    """Passes over a site's training rows each round (default 1 where neither is set)."""
+    local_steps: Budget | None = None
+    """Optimiser steps a site takes each round, or `[low, high]`: each site draws its own number every round."""
+    local_epochs: Budget | None = None
+    """Passes over a site's training rows each round, or `[low, high]`; default 1 where `local_steps` is not set either."""
     batch_size: Count = 16
     """Rows of a local step; a site's last batch of an epoch may be smaller."""
     optimizer: OptimizerSpec = OptimizerSpec()
@@ -152,13 +250,44 @@ class TrainingSpec(Node):
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of parameters and features."""
 
+    @property
+    def work(self) -> tuple[Budget | None, Budget | None]:
+        """Steps and epochs a round, of which exactly one is None."""
+        return self.local_steps, self.local_epochs or (None if self.local_steps else 1)
+
+    def most_steps(self, rows: float) -> int:
+        """Most steps that a site with that many training rows takes in a round."""
+        steps, epochs = self.work
+        return highest(steps) if steps else highest(epochs or 1) * math.ceil(rows / self.batch_size)
+
     @model_validator(mode="after")
     def _steps_or_epochs(self) -> TrainingSpec:
+        for key in ("local_steps", "local_epochs"):
+            asked = getattr(self, key)
+            if isinstance(asked, tuple) and asked[0] > asked[1]:
+                raise ValueError(f"{key} = {list(asked)}: expected [low, high] with low at most high")
         if self.local_steps is not None and self.local_epochs is not None:
             raise ValueError(
                 f"local_steps={self.local_steps} and local_epochs={self.local_epochs} exclude each other: set one of them"
             )
         return self
+
+
+def highest(budget: Budget) -> int:
+    """The most that a site does."""
+    return budget[1] if isinstance(budget, tuple) else budget
+
+
+class FinetuningSpec(Node):
+    """Personalisation after training: each site trains the kept model on, on its own training rows, and keeps what comes out."""
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """Most passes over a site's training rows; how many count is chosen on validation rows (`evaluation.select`), the same for
+    all sites and possibly none. 0: no fine-tuning."""
+    layers: tuple[str, ...] = ("*",)
+    """What trains: patterns as in `model.local`; all else stands still, and what stays at a site anyway trains too."""
+    learning_rate: Positive | None = None
+    """Default `training.optimizer.learning_rate`, without its schedule."""
 
 
 class ParticipationSpec(Node):
@@ -202,6 +331,42 @@ class PrivacySpec(Node):
     """Differential privacy; not available in this version, so only null is accepted."""
 
 
+class OperatingPointSpec(Node):
+    """A point of the ROC curve that the decision threshold is to reach on validation rows: one of the two."""
+
+    sensitivity: Fraction | None = None
+    """Least sensitivity; of the thresholds that reach it, the one with the best specificity is taken."""
+    specificity: Fraction | None = None
+    """Least specificity; of the thresholds that reach it, the one with the best sensitivity is taken."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> OperatingPointSpec:
+        if (self.sensitivity is None) == (self.specificity is None):
+            raise ValueError(
+                f"sensitivity={self.sensitivity} and specificity={self.specificity}: give exactly one of them to reach"
+            )
+        return self
+
+
+class TargetSpec(Node):
+    """A validation figure to reach; the report says after how many rounds and bytes the federation did."""
+
+    metric: Literal["auroc", "auprc", "accuracy", "balanced_accuracy", "loss"] = "auroc"
+    """Which figure; for `loss`, less is better."""
+    value: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The figure itself; or give `fraction`."""
+    fraction: Fraction | None = None
+    """Fraction of the figure of the centralised model at its kept round; not for `loss`."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> TargetSpec:
+        if (self.value is None) == (self.fraction is None):
+            raise ValueError(f"value={self.value} and fraction={self.fraction}: give exactly one of them")
+        if self.fraction is not None and self.metric == "loss":
+            raise ValueError(f"fraction={self.fraction} of a loss would ask for less than the best: give a value")
+        return self
+
+
 class EvaluationSpec(Node):
     """Figures."""
 
@@ -213,10 +378,14 @@ class EvaluationSpec(Node):
     """Report figures per site."""
     every: Count = 1
     """Rounds between validation figures."""
-    select: Literal["loss", "auroc", "last"] = "loss"
-    """What chooses the round whose model is kept, on validation rows only."""
-    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["balanced", "accuracy"] = 0.5
-    """Decision threshold: a probability, or chosen on validation to maximise balanced accuracy or accuracy."""
+    select: Literal["loss", "auroc", "auprc", "last"] = "loss"
+    """What chooses the round whose model is kept, on validation rows only. With three classes or more, areas are macro."""
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["balanced", "accuracy"] | OperatingPointSpec = 0.5
+    """Decision threshold of two classes: a probability; or chosen on validation rows to maximise balanced accuracy or accuracy,
+    or to reach `{sensitivity: 0.9}` or `{specificity: 0.95}`."""
+    target: TargetSpec | None = None
+    """A validation figure to reach, `{metric: auroc, value: 0.9}` or `{metric: auroc, fraction: 0.98}` of the centralised
+    model's: after how many rounds and bytes did the federation reach it?"""
     bins: Annotated[int, Field(ge=10, le=100_000)] = 100
     """Bins of the additive score histograms."""
     release_scores: bool | None = None
@@ -265,6 +434,7 @@ class Job(Node):
     algorithm: AlgorithmSpec = AlgorithmSpec()
     training: TrainingSpec = TrainingSpec()
     participation: ParticipationSpec = ParticipationSpec()
+    finetuning: FinetuningSpec = FinetuningSpec()
     aggregation: AggregationSpec = AggregationSpec()
     privacy: PrivacySpec = PrivacySpec()
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -272,13 +442,26 @@ class Job(Node):
 
     @model_validator(mode="after")
     def _meaningful(self) -> Job:
-        if self.algorithm.name == "scaffold" and self.training.optimizer.name != "sgd":
+        algorithm, optimizer = self.algorithm, self.training.optimizer
+        needs_sgd = {
+            "scaffold": "the control variate is read from the length of plain SGD steps (option II)",
+            "fednova": "a step is divided by the accumulation of SGD steps",
+        }
+        if algorithm.name in needs_sgd and optimizer.name != "sgd":
             raise ValueError(
-                f"algorithm scaffold with training.optimizer {self.training.optimizer.name} means nothing: the control "
-                "variate is read from the length of plain SGD steps (option II); use optimizer sgd, or another algorithm"
+                f"algorithm {algorithm.name} with training.optimizer {optimizer.name} means nothing: "
+                f"{needs_sgd[algorithm.name]}; use optimizer sgd, or another algorithm"
+            )
+        if algorithm.name == "fednova" and (algorithm.mu or 0.0) * optimizer.learning_rate >= 1.0:
+            raise ValueError(
+                f"algorithm.mu = {algorithm.mu} with learning_rate {optimizer.learning_rate}: the proximal pull alone "
+                "overshoots the server's model; their product must be below 1"
             )
         if self.engine.precision == "bf16" and self.training.dtype == "float64":
             raise ValueError("engine.precision bf16 with training.dtype float64 contradict each other: choose one")
-        if self.algorithm.mu is not None and self.algorithm.name != "fedprox" and ":" not in self.algorithm.name:
-            raise ValueError(f"algorithm.mu belongs to fedprox, and algorithm.name is {self.algorithm.name}: remove mu")
+        for key, owners in {"mu": ("fedprox", "fednova"), "q": ("qfedavg",)}.items():
+            if getattr(algorithm, key) is not None and algorithm.name not in owners and ":" not in algorithm.name:
+                raise ValueError(
+                    f"algorithm.{key} belongs to {' and '.join(owners)}, and algorithm.name is {algorithm.name}: remove {key}"
+                )
         return self

@@ -9,6 +9,11 @@ from wardround.types import Dataset
 DATASETS = {
     "wdbc": "wardround.data.datasets.wdbc:WDBC",
     "heart": "wardround.data.datasets.heart:Heart",
+    "readmission": "wardround.data.datasets.readmission:Readmission",
+    "tcga_brca": "wardround.data.datasets.tcga_brca:TCGABRCA",
+    "custom": "wardround.data.datasets.custom:Custom",
+    "pima": "wardround.data.datasets.pima:Pima",
+    "hypothyroid": "wardround.data.datasets.hypothyroid:Hypothyroid",
 }
 
 

@@ -1,21 +1,21 @@
-"""Clinical tables as text: cells of a CSV file to numbers and level indices."""
+"""CSV files with known columns, for datasets of a few lines; `wardround.data.tables` reads everything else."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround.data.tables import cells, text
+from wardround.data.tables.schema import Schema
+from wardround.data.tables.text import GAPS, Dialect
 from wardround.errors import DataError
 from wardround.types import Column
 
-GAPS = frozenset({"", "?", "na", "nan"})
-"""What stands for 'not measured', in any case of letters."""
+__all__ = ["GAPS", "cell_reader", "read_cell", "read_lines", "read_rows"]
 
 
 def read_rows(path: Path, columns: tuple[Column, ...]) -> tuple[NDArray[np.float64], list[dict[str, str]]]:
@@ -45,41 +45,32 @@ def read_rows(path: Path, columns: tuple[Column, ...]) -> tuple[NDArray[np.float
     readers = [cell_reader(column) for column in columns]
     values: list[list[float]] = []
     texts: list[dict[str, str]] = []
-    for line, cells in lines:
-        if len(cells) != len(header):
-            raise DataError(f"{path}, line {line}: {len(cells)} cells, and the header has {len(header)}")
+    for line, row in lines:
+        if len(row) != len(header):
+            raise DataError(f"{path}, line {line}: {len(row)} cells, and the header has {len(header)}")
         values.append(
             [
-                read_cell(path, line, column, reader, cells[position])
+                read_cell(path, line, column, reader, row[position])
                 for column, reader, position in zip(columns, readers, positions, strict=True)
             ]
         )
-        texts.append(dict(zip(header, cells, strict=True)))
+        texts.append(dict(zip(header, row, strict=True)))
     return np.array(values, dtype=np.float64).reshape(len(values), len(columns)), texts
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file with their line numbers (from 1), without empty ones.
+    """The rows of a CSV file in UTF-8 with their line numbers (from 1), without empty ones.
 
     Raises:
         DataError: the file is absent, is not UTF-8 text, or is not CSV.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            for cells in reader:
-                if cells:
-                    yield reader.line_num, cells
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}: give the path of a CSV file") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
+    return text.read_rows(path, Dialect(delimiter=",", header=False, encoding="utf-8-sig"))
 
 
-def read_cell(path: Path, line: int, column: Column, reader: Callable[[str], float], text: str) -> float:
+def read_cell(path: Path, line: int, column: Column, reader: Callable[[str], float], cell: str) -> float:
     """One cell's value; a DataError of `reader` gains the file, the line and the column's name."""
     try:
-        return reader(text)
+        return reader(cell)
     except DataError as error:
         raise DataError(f"{path}, line {line}, column '{column.name}': {error}") from error
 
@@ -90,52 +81,8 @@ def cell_reader(column: Column) -> Callable[[str], float]:
     A categorical code is compared as text and then as a number, so that '3' and '3.0' are the same code. The function
     raises DataError for anything else.
     """
-    return _category_reader(column) if column.kind == "categorical" else _number_reader(column)
-
-
-def _number_reader(column: Column) -> Callable[[str], float]:
-    missing = frozenset(column.missing_codes)
-
-    def read(text: str) -> float:
-        text = text.strip()
-        if text.lower() in GAPS:
-            return math.nan
-        value = _number(text)
-        if not math.isfinite(value):
-            raise DataError(f"{text!r} is not a finite number: write a number with a decimal point, or leave it empty")
-        return math.nan if value in missing else value
-
-    return read
-
-
-def _category_reader(column: Column) -> Callable[[str], float]:
-    missing = frozenset(column.missing_codes)
-    by_text = {level: float(index) for index, level in enumerate(column.levels)}
-    by_number = {_number(level): index for level, index in by_text.items() if math.isfinite(_number(level))}
-
-    def read(text: str) -> float:
-        text = text.strip()
-        if text in by_text:
-            return by_text[text]
-        if text.lower() in GAPS:
-            return math.nan
-        number = _number(text)
-        if number in missing:
-            return math.nan
-        if number not in by_number:
-            raise DataError(f"{text!r} is not one of the codes {', '.join(column.levels)}; leave it empty if unknown")
-        return by_number[number]
-
-    return read
-
-
-def _number(text: str) -> float:
-    """The number that `text` writes, NaN where it writes none."""
-    try:
-        # Python would read '1_0' as 10
-        return math.nan if "_" in text else float(text)
-    except ValueError:
-        return math.nan
+    schema = Schema.of_columns((column,))
+    return cells.cell_reader(schema.columns[column.name], schema)
 
 
 def _position(path: Path, header: Sequence[str], name: str) -> int:

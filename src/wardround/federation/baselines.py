@@ -1,11 +1,12 @@
-"""Baselines are not code: each is the same loop over a changed job.
+"""Baselines and fine-tuning are not code: each is the same loop over a changed job.
 
 'Each site alone' is a run in which every name of the model is local. 'Centralised' is a run whose sites are merged into one.
+'Fine-tuned' is a run from the kept model on, in which what trains is local and nothing else moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from wardround.config.job import Job
@@ -35,16 +36,42 @@ def centralized(job: Job, sites: int) -> Job:
     With `local_steps` it sees as many rows a round as the sites that a round asks see together; with `local_epochs` it
     passes over all rows, also those of sites that a round would not ask.
     """
-    steps = job.training.local_steps
-    asked = sites_asked(job, sites)
+    asked, steps = sites_asked(job, sites), job.training.local_steps
+    if steps is not None:
+        steps = (steps[0] * asked, steps[1] * asked) if isinstance(steps, tuple) else steps * asked
     return _changed(
         job,
         {
             "model.local": (),
             "algorithm": {"name": "fedavg"},
-            "training.local_steps": None if steps is None else steps * asked,
+            "training.local_steps": steps,
             "participation": {"fraction": 1.0, "quorum": 1},
             "aggregation.max_weight": None,
+        },
+    )
+
+
+def finetuned(job: Job, local: Collection[str]) -> Job:
+    """Each site's own training of the kept model: an epoch a round, of what is fine-tuned and of what stays at the sites.
+
+    Args:
+        job: the federation's.
+        local: names that stay at the sites in it.
+    """
+    spec = job.finetuning
+    return _changed(
+        job,
+        {
+            "model.local": (*sorted(local), *spec.layers),
+            "algorithm": {"name": "wardround.algorithms.finetune:FineTune"},
+            "training.rounds": spec.epochs,
+            "training.local_steps": None,
+            "training.local_epochs": 1,
+            "training.optimizer.learning_rate": spec.learning_rate or job.training.optimizer.learning_rate,
+            "training.optimizer.schedule": {},
+            "participation": {"fraction": 1.0, "quorum": 1},
+            "evaluation.every": 1,
+            "finetuning": {},
         },
     )
 

@@ -10,7 +10,7 @@ import multiprocessing
 
 import torch
 
-from wardround.config.job import Job
+from wardround.config.job import Job, highest
 from wardround.errors import ConfigError
 from wardround.federation.baselines import sites_asked
 from wardround.training.probe import Probe
@@ -77,7 +77,8 @@ def choose_workers(
     if asked != "auto":
         return min(asked, together)
     work = job.training
-    each = work.local_steps * work.batch_size if work.local_steps else (work.local_epochs or 1) * rows / sites
+    steps, epochs = work.work
+    each = highest(steps) * work.batch_size if steps else highest(epochs or 1) * rows / sites
     earned = int(together * each * work.rounds * math.prod(shape) / _WORTH)
     return min(earned, together, _cores()) if earned > 1 else 1
 

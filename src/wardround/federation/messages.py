@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
@@ -61,7 +62,10 @@ def ask_for(task: str, round: Round, arrays: Arrays, counted: Mapping[str, int] 
 def round_from(meta: Mapping[str, Json]) -> Round:
     """The round that a request belongs to."""
     fields = dict(meta["round"])
-    return Round(**{**fields, "work": Work(**fields["work"])})
+    work: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields["work"].items()
+    }
+    return Round(**{**fields, "work": Work(**work)})
 
 
 def for_site(request: Request, site: str) -> Message:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ from wardround.federation.preprocess import fit_preprocessing
 from wardround.federation.site import Network
 from wardround.store.group import GroupCommit
 from wardround.store.run import Run
-from wardround.training.metrics import ScoreTable, measure
+from wardround.training.optimizers import learning_rate
+from wardround.training.tables import Table, from_sums, measure
 from wardround.types import (
     SPLITS,
     Arrays,
@@ -36,6 +37,7 @@ from wardround.types import (
     Engine,
     Json,
     Message,
+    ModelState,
     Reply,
     Request,
     Round,
@@ -77,6 +79,25 @@ class Outcome:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where a federation goes on from.
+
+    Attributes:
+        model: the shared part of a trained model.
+        sites, states: what each site keeps, [K, ...]; () and {} where they begin with `model`.
+    """
+
+    model: ModelState
+    sites: tuple[str, ...] = ()
+    states: Arrays = field(default_factory=dict)
+
+    def whole(self, initial: Arrays) -> tuple[tuple[str, ...], Arrays]:
+        """The sites and their states, completed by what a site begins with where it has kept nothing."""
+        missing = {n: v.expand(len(self.sites), *v.shape).clone() for n, v in initial.items() if n not in self.states}
+        return (self.sites, {**missing, **self.states}) if self.sites else ((), {})
+
+
 class Federation:
     """The server's side of one run.
 
@@ -88,15 +109,16 @@ class Federation:
         run: the folder that every round is committed to; a run with commits is resumed.
         listener: told of progress.
         preprocessing: one already fitted, for a baseline that must see the same features; None fits it from the sites.
+        start: a trained model to go on from, which is itself a candidate for the model that is kept; None begins anew.
     """
 
     def __init__(
         self, job: Job, engine: Engine, channel: Channel, description: Description, run: Run,
-        listener: Listener = lambda event: None, preprocessing: Preprocessing | None = None,
+        listener: Listener = lambda event: None, preprocessing: Preprocessing | None = None, start: Start | None = None,
     ) -> None:  # fmt: skip
         self.job, self.engine, self.channel = job, Metered(engine), channel
         self._description, self._run, self._listen = description, run, listener
-        self._given = preprocessing
+        self._given, self._start = preprocessing, start
         self._server_rule = algorithms.server_rule(job.algorithm)
         self._aggregate = aggregation.build(job.aggregation)
         self._commits = GroupCommit(run, job.engine.commit_seconds if getattr(engine, "volatile", False) else 0.0)
@@ -163,7 +185,10 @@ class Federation:
             "reason": self._reason,
             **self._spending(),
         }
-        self._run.commit(0, [first], server, (), {})
+        sites, states = self._start.whole(self.network.initial_state) if self._start else ((), {})
+        if states:
+            self.engine.restore(sites, states)
+        self._run.commit(0, [first], server, sites, states)
         self._records = [first]
         self._completed = 0
         self._tell("setup")
@@ -193,13 +218,14 @@ class Federation:
 
     def _prepare(self) -> None:
         stored = self._preprocessing.to_json() if self._preprocessing else None
-        request = Request(message=Message(stage=messages.PREPARE, meta={"preprocessing": stored}))
+        given: Arrays = {**self._start.model.params, **self._start.model.buffers} if self._start else {}
+        request = Request(message=Message(stage=messages.PREPARE, meta={"preprocessing": stored}, arrays=given))
         kinds: dict[str, str] = {}
         for reply in self._answers(request):
             kinds[reply.message.meta["executor"]] = reply.message.meta["reason"]
         self._executor, self._reason = " and ".join(sorted(kinds)), "; ".join(kinds[kind] for kind in sorted(kinds))
         shape = (len(self._preprocessing.names),) if self._preprocessing else self._description.shape
-        self.network = Network(self.job, shape, len(self._description.classes), torch.device("cpu"))
+        self.network = Network(self.job, shape, len(self._description.classes), torch.device("cpu"), given)
 
     def _answers(self, request: Request) -> Iterator[Reply]:
         """Every site's answer to a direct question; a late reply to an earlier request is passed over."""
@@ -217,8 +243,7 @@ class Federation:
         asked = self._cohort(index)
         round = self._round(index, len(asked))
         total = self._collect(round, server, asked)
-        moved = _server(self._server_rule.apply(server, total, round), f"server rule {self._server_rule.name}: apply")
-        server = _server(self.network.rule.absorb(moved, total, round), f"algorithm {self.network.rule.name}: absorb")
+        server = self._moved(server, total, round)
         self._counted.update(zip(total.survivors, itertools.repeat(index)))
         sites, states = self.engine.journal(index, total.survivors)
         everyone = len(asked) == len(self.engine.sites)
@@ -238,6 +263,16 @@ class Federation:
         self._completed = done
         self._tell("round", **record, survivors=len(total.survivors), asked=len(asked))
         return server
+
+    def _moved(self, server: Server, total: Total, round: Round) -> Server:
+        rule, mover = self.network.rule, self._server_rule
+        combined = rule.combine(total, server, round)
+        if not isinstance(combined, Total):
+            raise ConfigError(
+                f"algorithm {rule.name}: combine gives {type(combined).__name__}, expected the Total that a server rule takes"
+            )
+        moved = _server(mover.apply(server, combined, round), f"server rule {mover.name}: apply")
+        return _server(rule.absorb(moved, total, round), f"algorithm {rule.name}: absorb")
 
     def _collect(self, round: Round, server: Server, asked: tuple[str, ...]) -> Total:
         quorum = self._quorum(len(asked))
@@ -264,12 +299,12 @@ class Federation:
 
     def _round(self, index: int, cohort: int) -> Round:
         training = self.job.training
-        epochs = training.local_epochs if training.local_epochs or training.local_steps else 1
+        steps, epochs = training.work
         work = Work(
-            steps=training.local_steps,
+            steps=steps,
             epochs=epochs,
             batch_size=training.batch_size,
-            learning_rate=training.optimizer.learning_rate,
+            learning_rate=learning_rate(training.optimizer, max(index, 0), training.rounds),
         )
         every = self.job.evaluation.every
         return Round(
@@ -279,7 +314,7 @@ class Federation:
             work=work,
             seed=self.job.seed,
             max_weight=self._max_weight,
-            evaluate=index > 0 and index % every == 0,
+            evaluate=(index > 0 or self._start is not None) and index % every == 0,
         )
 
     # ------------------------------------------------------------------------------------------------ figures, selection
@@ -295,8 +330,9 @@ class Federation:
             "loss": float(sums["loss"] / sums["rows"]),
         }
         if "positives" in sums:
-            figures = measure(_table(sums), 0.5)
-            found |= {name: figures[name] for name in ("auroc", "accuracy", "balanced_accuracy") if name in figures}
+            figures = measure(from_sums(sums), 0.5)
+            shown = ("auroc", "auprc", "accuracy", "balanced_accuracy")
+            found |= {name: figures[name] for name in shown if name in figures}
         return found
 
     def _best(self, records: list[dict[str, Any]]) -> int | None:
@@ -305,8 +341,8 @@ class Federation:
         known = [r["validation"] for r in records if r.get("validation")]
         if how == "last" or not known:
             return None
-        if how == "auroc":
-            ranked = [(-v["auroc"], v["completed"]) for v in known if "auroc" in v]
+        if how != "loss":
+            ranked = [(-v[how], v["completed"]) for v in known if how in v]
         else:
             ranked = [(v["loss"] if math.isfinite(v["loss"]) else math.inf, v["completed"]) for v in known]
         return min(ranked)[1] if ranked else None
@@ -346,7 +382,7 @@ class Federation:
         )
 
     def _overlay_average(self) -> Arrays:
-        if not self.network.local:
+        if not self.network.local or self._start is not None:  # a stranger takes the model that others went on from
             return {}
         round = self._round(self.job.training.rounds, len(self.engine.sites))
         request = messages.ask_for(messages.OVERLAY, round, {}, self._counted)
@@ -354,7 +390,7 @@ class Federation:
         totals = self.channel.collect(self.engine, request, self.engine.sites, self._deadline, quorum)
         return self._aggregate.combine(totals).mean("overlay")
 
-    def histograms(self, outcome: Outcome) -> dict[Split, ScoreTable]:
+    def histograms(self, outcome: Outcome) -> dict[Split, Table]:
         """Pooled scores of every split under the selected model, from additive counts: no row leaves a site."""
         sites = self.engine.sites
         request = messages.ask_for(
@@ -363,7 +399,7 @@ class Federation:
         )  # fmt: skip
         totals = self.channel.collect(self.engine, request, sites, self._deadline, self._quorum(len(sites)))
         sums = self._aggregate.combine(totals).sums
-        return {split: _table(sums[split]) for split in SPLITS}
+        return {split: from_sums(sums[split]) for split in SPLITS}
 
     def history(self) -> list[dict[str, Any]]:
         """One entry a round: training loss, the validation figures of the model *after* it, and what it cost so far."""
@@ -406,11 +442,6 @@ def _server(given: Any, who: str) -> Server:
             f"{who} gives {type(given).__name__}, expected the next Server (dataclasses.replace makes one)"
         )
     return given
-
-
-def _table(sums: Arrays) -> ScoreTable:
-    positives, negatives = (sums[name].round().clamp_min(0).numpy() for name in ("positives", "negatives"))
-    return ScoreTable.from_histogram(positives, negatives, sums["score_sums"].numpy())
 
 
 def _ratio(total: Total, term: str) -> float | None:

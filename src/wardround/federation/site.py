@@ -16,6 +16,7 @@ import torch
 
 from wardround.aggregation.finite import finite_sites
 from wardround.algorithms import registry as algorithms
+from wardround.algorithms.finetune import FineTune
 from wardround.config.job import Job
 from wardround.data import preprocess
 from wardround.data.preprocess import Preprocessing
@@ -28,10 +29,11 @@ from wardround.store.states import SiteStates
 from wardround.training.evaluate import Evaluator, figures
 from wardround.training.executors import Sequential, Stacked
 from wardround.training.forward import Switches
-from wardround.training.loss import positive_probability
+from wardround.training.loss import scores
 from wardround.training.probe import Probe, probe
 from wardround.types import (
     LOCAL,
+    STEP_TERMS,
     Arrays,
     Contribution,
     Message,
@@ -56,19 +58,28 @@ class Network:
         shape: shape of one prepared row.
         classes: label classes.
         device: where it runs.
+        start: parameters and buffers to begin with instead of the initial ones.
     """
 
-    def __init__(self, job: Job, shape: tuple[int, ...], classes: int, device: torch.device) -> None:
+    def __init__(
+        self, job: Job, shape: tuple[int, ...], classes: int, device: torch.device, start: Arrays | None = None
+    ) -> None:
         dtype = torch.float64 if job.training.dtype == "float64" else torch.float32
         self.module = models.build(job.model, shape, classes, seed=job.seed, dtype=dtype).to(device)
+        if start:
+            self.module.load_state_dict(start, strict=False)
         self.rule = algorithms.local_rule(job.algorithm)
         whole = models.state_of(self.module)
-        names = [*whole.params, *whole.buffers]
-        self.local = algorithms.local_names(job.model.local, self.rule, models.owners(self.module), names)
-        self.shared = ModelState(
-            params={n: v for n, v in whole.params.items() if n not in self.local},
-            buffers={n: v for n, v in whole.buffers.items() if n not in self.local},
-        )
+        names, owners = [*whole.params, *whole.buffers], models.owners(self.module)
+        self.local = algorithms.local_names(job.model.local, self.rule, owners, names)
+        if job.finetuning.epochs:  # a pattern that matches nothing is refused before training, not after it
+            algorithms.local_names(job.finetuning.layers, self.rule, owners, names, where="finetuning.layers")
+        params = {n: v for n, v in whole.params.items() if n not in self.local}
+        buffers = {n: v for n, v in whole.buffers.items() if n not in self.local}
+        self._frozen = frozenset(params) if self.rule.name == FineTune.name else frozenset()
+        if self._frozen:
+            params, buffers = {}, {**params, **buffers}
+        self.shared = ModelState(params=params, buffers=buffers)
         stays = {LOCAL + n: v for n, v in {**whole.params, **whole.buffers}.items() if n in self.local}
         initial = {**self.rule.initial(self.shared), **stays}
         self.initial_state: Arrays = {name: value.cpu() for name, value in initial.items()}
@@ -96,7 +107,8 @@ class Network:
         found, stackable, _ = self._choice
         engine = self._job.engine
         switches = Switches(precision=engine.precision, compile=engine.compile)
-        return (Stacked if stackable else Sequential)(self.module, self._job.training.optimizer, found, switches)
+        kind = Stacked if stackable else Sequential
+        return kind(self.module, self._job.training.optimizer, found, switches, self._frozen)
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -171,7 +183,8 @@ class Host:
             dtype = torch.float64 if self.job.training.dtype == "float64" else torch.float32
             self.records.prepare(shared, self.own, device=self._device, dtype=dtype)
             classes = len(self.records.description.classes)
-            self._network = Network(self.job, self.records.row_shape, classes, self._device)
+            given = self._here(request.message.arrays)
+            self._network = Network(self.job, self.records.row_shape, classes, self._device, given)
             self._check_model(self._network, classes)
             self._spread(self._network)
         meta = {"executor": self.network.executor.name, "reason": self._reason()}
@@ -234,10 +247,10 @@ class Host:
         server = messages.server_from(self._here(request.message.arrays))
         states = self._read(sites)
         logits, labels, owner = self._evaluator.logits(server.model, states, self.records.rows(sites, split))
-        scores = positive_probability(logits)
+        likely = scores(logits)
         for k, site in enumerate(sites):
             mine = torch.from_numpy(owner == k)
-            arrays = {"scores": scores[mine], "labels": labels.cpu()[mine]}
+            arrays = {"scores": likely[mine], "labels": labels.cpu()[mine]}
             yield Reply(sites=(site,), message=Message(stage=messages.RELEASE, meta={"split": split}, arrays=arrays))
 
     # ------------------------------------------------------------------------------------------------ additive tasks
@@ -287,7 +300,7 @@ class Host:
         works = (rows > 0).double()
         by_rows = self.job.algorithm.weighting == "samples"
         for name, arrays in trained.terms.items():
-            if name in ("step", "buffers") and by_rows:
+            if name in STEP_TERMS and by_rows:
                 terms[name] = Term(arrays=arrays, weights=rows, maximum=round.max_weight)
             else:
                 terms[name] = Term(arrays=arrays, weights=works, maximum=1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from wardround import streams
 from wardround.config.job import ModelSpec
 from wardround.config.plugins import construct, resolve
 from wardround.errors import ConfigError
+from wardround.models import keras
+from wardround.models.seeded import seeded
 from wardround.types import ModelState
 
 MODELS = {
@@ -33,15 +36,19 @@ def build(spec: ModelSpec, shape: Sequence[int], classes: int, *, seed: int, dty
         dtype: of the parameters.
 
     Raises:
-        ConfigError: an unknown name, options that do not fit, or an object that is no nn.Module.
+        ConfigError: an unknown name, options that do not fit, or an object that is neither an nn.Module nor a Keras model
+            on the torch backend, see `keras.KerasModule`.
     """
     factory = resolve(spec.name, MODELS, "model.name")
     inputs: int | tuple[int, ...] = shape[0] if len(shape) == 1 else tuple(shape)
     offered = {"inputs": inputs, "outputs": 1 if classes == 2 else classes}
     options: dict[str, Any] = {**{k: v for k, v in offered.items() if _accepts(factory, k)}, **spec.options}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(streams.key("model", seed) % 2**63)
-        module = construct(factory, options, f"model.options of {spec.name}")
+    make = partial(construct, factory, options, f"model.options of {spec.name}")
+    drawn = streams.key("model", seed) % 2**63
+    with seeded(drawn):
+        module = make()
+    if keras.is_keras(module):
+        return keras.build(make, shape, seed=drawn, dtype=dtype, where=f"model.name = {spec.name!r}")
     if not isinstance(module, nn.Module):
         raise ConfigError(f"model.name = {spec.name!r}: expected an nn.Module, got {type(module).__name__}")
     return module.to(dtype)
@@ -63,9 +70,9 @@ def state_of(module: nn.Module) -> ModelState:
 
 
 def owners(module: nn.Module) -> dict[str, nn.Module]:
-    """Which submodule owns each parameter and buffer, by full name."""
+    """Which submodule owns each parameter and buffer, by full name; of a Keras model, which layer."""
     found: dict[str, nn.Module] = {}
     for prefix, child in module.named_modules():
         for name, _ in [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]:
-            found[f"{prefix}.{name}" if prefix else name] = child
+            found[f"{prefix}.{name}" if prefix else name] = getattr(child, "layer", child)
     return found

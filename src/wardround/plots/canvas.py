@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wardround.types import Json
 
     Draw = Callable[[Mapping[str, Json], Theme], Figure | None]
+    Paint = Callable[[Theme], Figure | None]
 
 Parameters = ParamSpec("Parameters")
 Drawn = TypeVar("Drawn")
@@ -32,8 +33,14 @@ SMALL, NORMAL, LARGE = 7.6, 8.2, 9.6
 """Points."""
 _TITLE_ROW, _LEGEND_ROW, _MARGIN = 0.27, 0.155, 0.04
 """Inches."""
-MARKERS = {"federated": "o", "centralized": "D", "local": "s", "majority": "X"}
-STYLES = {"federated": "-", "centralized": (0, (1, 1.2)), "local": (0, (4, 1.6)), "majority": (0, (3, 1, 1, 1))}
+MARKERS = {"federated": "o", "finetuned": "^", "centralized": "D", "local": "s", "majority": "X"}
+STYLES = {
+    "federated": "-",
+    "finetuned": (0, (6, 1, 1, 1)),
+    "centralized": (0, (1, 1.2)),
+    "local": (0, (4, 1.6)),
+    "majority": (0, (3, 1, 1, 1)),
+}
 
 # Measured with the one font that comes with matplotlib, shown by browsers in the page's own.
 _MEASURED = "DejaVu Sans"
@@ -138,6 +145,11 @@ def note(figure: Figure, theme: Theme, text: str) -> None:
     width, height = figure.get_size_inches()
     place = (_MARGIN / width, 1.0 - (_TITLE_ROW + 0.01) / height)
     figure.text(*place, text, va="top", color=theme.ink, fontsize=SMALL, parse_math=False)
+
+
+def square(axes: Axes) -> None:
+    """Both axes from 0 to 1, of one scale."""
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
 
 
 def few_ticks(axes: Axes, *, whole: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wardround.plots import canvas
 from wardround.plots.estimate import Estimate, pooled
-from wardround.plots.labels import METRICS, MODELS
+from wardround.plots.labels import MODELS, titles
 from wardround.plots.theme import Theme
 from wardround.types import Json
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
+SHOWN = ("auroc", "auprc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 TITLE = "Test figures, all sites pooled"
 
 
@@ -51,7 +51,7 @@ def draw_comparison(axes: Axes, result: Mapping[str, Json], theme: Theme, metric
             if figure is not None:
                 offset = (place - (len(here) - 1) / 2) * 0.2
                 handles[model] = dot(axes, theme, model, figure, row + offset)
-    canvas.row_names(axes, theme, [METRICS[metric] for metric in defined], range(len(defined)))
+    canvas.row_names(axes, theme, [titles(result)[metric] for metric in defined], range(len(defined)))
     axes.set_ylim(len(defined) - 0.45, -0.55)
     canvas.few_ticks(axes)
     canvas.axis_titles(axes, theme, "dot: figure; line: 95 % interval")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wardround.plots import canvas
 from wardround.plots.estimate import number
-from wardround.plots.labels import LOWER_IS_BETTER, METRICS, MODELS
+from wardround.plots.labels import LOWER_IS_BETTER, MODELS, titles
 from wardround.plots.theme import Theme
 from wardround.plots.units import byte_unit
 from wardround.types import Json
@@ -46,7 +46,7 @@ def loss_by_round(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     if not _curves(result, "loss"):
         return None
     figure, axes = canvas.new(theme)
-    return _with_header(figure, theme, "loss", draw_by_round(axes, result, theme, "loss"))
+    return _with_header(figure, theme, by_round_title(result, "loss"), draw_by_round(axes, result, theme, "loss"))
 
 
 @canvas.isolated
@@ -56,18 +56,18 @@ def ranking_by_round(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     if metric is None:
         return None
     figure, axes = canvas.new(theme)
-    return _with_header(figure, theme, metric, draw_by_round(axes, result, theme, metric))
+    return _with_header(figure, theme, by_round_title(result, metric), draw_by_round(axes, result, theme, metric))
 
 
-def _with_header(figure: Figure, theme: Theme, metric: str, handles: Mapping[str, Artist]) -> Figure:
-    canvas.title(figure, theme, by_round_title(metric))
+def _with_header(figure: Figure, theme: Theme, heading: str, handles: Mapping[str, Artist]) -> Figure:
+    canvas.title(figure, theme, heading)
     canvas.legend(figure, theme, {MODELS[model]: handle for model, handle in handles.items()})
     return figure
 
 
-def by_round_title(metric: str) -> str:
+def by_round_title(result: Mapping[str, Json], metric: str) -> str:
     """The heading of a figure by round."""
-    return f"Validation {METRICS.get(metric, metric)} by round"
+    return f"Validation {titles(result)[metric]} by round"
 
 
 def draw_by_round(axes: Axes, result: Mapping[str, Json], theme: Theme, metric: str) -> dict[str, Artist]:
@@ -75,6 +75,7 @@ def draw_by_round(axes: Axes, result: Mapping[str, Json], theme: Theme, metric: 
     curves = _curves(result, metric)
     # the federated curve lies on top
     lines = {model: _line(axes, theme, model, curves[model]) for model in reversed(curves)}
+    _mark_target(axes, result, theme, metric)
     falling = metric in LOWER_IS_BETTER
     _mark_selected(axes, theme, curves.get("federated", []), number(result.get("selected_round")), top=falling)
     canvas.few_ticks(axes, whole=True)
@@ -95,6 +96,24 @@ def _line(axes: Axes, theme: Theme, model: str, points: Curve) -> Artist:
         markeredgewidth=0,
     )
     return line
+
+
+def _mark_target(axes: Axes, result: Mapping[str, Json], theme: Theme, metric: str) -> None:
+    target = result.get("target") or {}
+    value = number(target.get("value"))
+    if target.get("metric") != metric or value is None:
+        return
+    axes.axhline(value, color=theme.muted, linewidth=0.9, linestyle=(0, (5, 2)), zorder=1)
+    axes.annotate(
+        f"target {value:.3f}",
+        (1.0, value),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="right",
+        fontsize=canvas.SMALL,
+        color=theme.muted,
+    )
 
 
 def _mark_selected(axes: Axes, theme: Theme, points: Curve, selected: float | None, *, top: bool) -> None:
@@ -147,7 +166,8 @@ def by_bytes(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     if selected is not None and selected in rounds:
         x, y = scaled[rounds.index(selected)]
         canvas.ring(axes, theme, x, y)
-    canvas.title(figure, theme, f"Validation {METRICS.get(metric, metric)} by communication")
+    _mark_target(axes, result, theme, metric)
+    canvas.title(figure, theme, f"Validation {titles(result)[metric]} by communication")
     canvas.axis_titles(axes, theme, f"{unit} sent by and to all sites, cumulative")
     canvas.legend(figure, theme, {f"{MODELS['federated']} (ring: round kept)": handle})
     return figure

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from wardround.types import Json
+
 MODELS: Mapping[str, str] = MappingProxyType(
     {
         "federated": "Federated",
+        "finetuned": "Fine-tuned",
         "centralized": "Centralised",
         "local": "Each site alone",
         "majority": "Majority class",
@@ -23,6 +26,8 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "balanced_accuracy": "Balanced accuracy",
         "sensitivity": "Sensitivity",
         "specificity": "Specificity",
+        "ppv": "PPV (precision)",
+        "npv": "NPV",
         "f1": "F1",
         "kappa": "Cohen's kappa",
         "brier": "Brier score",
@@ -31,8 +36,30 @@ METRICS: Mapping[str, str] = MappingProxyType(
 )
 """Key in the result -> title, in the order of every table."""
 
+_MACRO = {"auroc": "Macro AUROC", "auprc": "Macro AUPRC", "f1": "Macro F1"}
+
 LOWER_IS_BETTER = frozenset({"brier", "ece", "loss"})
 """Metrics in which a smaller figure is the better one."""
+
+
+def class_count(result: Mapping[str, Json]) -> int:
+    """The number of classes; 2 where the result does not say."""
+    return len((result.get("dataset") or {}).get("classes") or ()) or 2
+
+
+def titles(result: Mapping[str, Json]) -> Mapping[str, str]:
+    """`METRICS`, with what averages over more than two classes named so, and the loss."""
+    return {**METRICS, "loss": "loss", **(_MACRO if class_count(result) > 2 else {})}
+
+
+def in_a_sentence(title: str) -> str:
+    """A title of `titles` within a sentence: `AUROC`, `macro AUROC`."""
+    return title.replace("Macro ", "macro ")
+
+
+def class_titles(result: Mapping[str, Json]) -> list[str]:
+    """The class names, in label order."""
+    return [str(name) for name in (result.get("dataset") or {}).get("classes") or ()]
 
 
 def printable(name: object, width: int = 24) -> str:

@@ -21,7 +21,7 @@ def overview(result: Mapping[str, Json], theme: Theme) -> Figure:
     """7.5 x 2.65 inches: 1200 x 424 pixels as a PNG. A half without data stays empty."""
     metric = ranking_metric(result) or "loss"
     figure, (left, right) = canvas.panels(theme, 7.5, 2.65, 2)
-    canvas.title(figure, theme, by_round_title(metric))
+    canvas.title(figure, theme, by_round_title(result, metric))
     canvas.title(figure, theme, TITLE, left=0.5)
     handles = draw_comparison(right, result, theme, ("auroc", "accuracy", "balanced_accuracy"))
     handles |= draw_by_round(left, result, theme, metric)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = 3
+_CUT = 18
+"""Letters of a class's name in a legend."""
 _STEPS = 40
 _STRENGTH = {"train": 1.0, "validation": 0.62, "test": 0.3}
 """A class is a hue, a split its strength, so that both are readable at once."""
@@ -29,6 +30,12 @@ def class_names(result: Mapping[str, Json]) -> list[str]:
     splits = [split for site in (result.get("partition") or {}).values() for split in site.values()]
     classes = max((len(split) for split in splits), default=0)
     return named + [f"class {label}" for label in range(len(named), classes)]
+
+
+def legend_columns(classes: list[str]) -> int:
+    """As many columns of a legend as names of this length leave room for."""
+    longest = max((len(printable(name, _CUT)) for name in classes), default=0)
+    return 3 if longest <= 13 else 2
 
 
 def rows_of(site: Mapping[str, Json], split: str, label: int) -> int:
@@ -48,7 +55,7 @@ def partition(result: Mapping[str, Json], theme: Theme) -> Figure | None:
         return None
     many = len(sites) > MANY_SITES
     classes = class_names(result)
-    rows = 1 + -(-len(classes) // _COLUMNS)
+    rows = 1 + -(-len(classes) // legend_columns(classes))
     figure, axes = canvas.new(
         theme, height=canvas.HEIGHT if many else 0.85 + 0.155 * rows + 0.24 * len(sites), legend_rows=rows
     )
@@ -112,12 +119,13 @@ def _legends(figure: Figure, theme: Theme, classes: list[str]) -> None:
 
     hues: dict[str, Artist] = {}
     for label, name in enumerate(classes):
-        text = printable(name, 18)
+        text = printable(name, _CUT)
         # two names may look the same once they are cut
         hues[text if text not in hues else f"{text} ({label})"] = Patch(color=theme.of_class(label), linewidth=0)
     strengths: dict[str, Artist] = {
         split: Patch(color=theme.muted, alpha=_STRENGTH[split], linewidth=0) for split in SPLITS
     }
     canvas.title(figure, theme, "Rows by site, class and split")
-    canvas.legend(figure, theme, hues, _COLUMNS)
-    canvas.legend(figure, theme, strengths, _COLUMNS, row=-(-len(classes) // _COLUMNS))
+    columns = legend_columns(classes)
+    canvas.legend(figure, theme, hues, columns)
+    canvas.legend(figure, theme, strengths, row=-(-len(classes) // columns))

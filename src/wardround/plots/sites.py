@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wardround.plots import canvas
 from wardround.plots.comparison import dot
 from wardround.plots.estimate import Estimate, of_site
-from wardround.plots.labels import METRICS, MODELS, count_of, printable
+from wardround.plots.labels import MODELS, count_of, printable, titles
 from wardround.plots.theme import Theme
 from wardround.types import Json
 
@@ -43,10 +43,11 @@ def by_site(result: Mapping[str, Json], theme: Theme, metric: str = "auroc") -> 
     figure, axes = canvas.new(theme, height=0.95 + 0.27 * len(sites))
     whole = {site for site in sites if of_site(result, "federated", site, metric)}
     shown = metric if whole else "accuracy"
+    names = titles(result)
     handles = _rows(axes, result, theme, {site: shown if site in whole else "accuracy" for site in sites})
-    reason = f"; hollow: accuracy, where {METRICS[shown]} is undefined" if whole and len(whole) < len(sites) else ""
+    reason = f"; hollow: accuracy, where {names[shown]} is undefined" if whole and len(whole) < len(sites) else ""
     canvas.axis_titles(axes, theme, f"dot: figure; line: 95 % interval{reason}")
-    canvas.title(figure, theme, f"Test {METRICS[shown]} by site")
+    canvas.title(figure, theme, f"Test {names[shown]} by site")
     canvas.legend(figure, theme, {MODELS[model]: handle for model, handle in handles.items()})
     return figure
 
@@ -94,14 +95,14 @@ def _cloud(result: Mapping[str, Json], theme: Theme, sites: list[str], metric: s
         elif federated:
             alone.append(federated.value)
     figure, axes = canvas.new(theme, height=3.8 if pairs else canvas.HEIGHT)
-    canvas.title(figure, theme, f"Test {METRICS[shown]} of {count_of(len(pairs) or len(alone), 'site')}")
+    canvas.title(figure, theme, f"Test {titles(result)[shown]} of {count_of(len(pairs) or len(alone), 'site')}")
     if pairs:
         _scatter(axes, theme, pairs)
         above, below = sum(y > x for x, y in pairs), sum(y < x for x, y in pairs)
         rest = len(pairs) - above - below
         canvas.note(figure, theme, f"Federated higher at {above}, each site alone at {below}, equal at {rest}")
     else:
-        _distribution(axes, theme, alone, shown)
+        _distribution(axes, theme, alone, titles(result)[shown])
     return figure
 
 
@@ -123,9 +124,9 @@ def _scatter(axes: Axes, theme: Theme, pairs: list[tuple[float, float]]) -> None
     canvas.axis_titles(axes, theme, MODELS["local"], MODELS["federated"])
 
 
-def _distribution(axes: Axes, theme: Theme, values: list[float], metric: str) -> None:
+def _distribution(axes: Axes, theme: Theme, values: list[float], title: str) -> None:
     from statistics import median
 
     axes.hist(values, bins=30, color=theme.models["federated"])
     axes.axvline(median(values), color=theme.ink, linewidth=1.0, linestyle=(0, (2, 2)))
-    canvas.axis_titles(axes, theme, f"federated {METRICS[metric]} (dashed: median)", "sites")
+    canvas.axis_titles(axes, theme, f"federated {title} (dashed: median)", "sites")

@@ -45,7 +45,13 @@ LIGHT = Theme(
     muted="#596069",
     grid="#e3e6e9",
     models=MappingProxyType(
-        {"federated": "#0072b2", "centralized": "#009e73", "local": "#d55e00", "majority": "#6b727a"}
+        {
+            "federated": "#0072b2",
+            "finetuned": "#cc79a7",
+            "centralized": "#009e73",
+            "local": "#d55e00",
+            "majority": "#6b727a",
+        }
     ),
     classes=("#56a0d3", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#0072b2", "#b8a900", "#4d545b"),
 )
@@ -57,7 +63,13 @@ DARK = Theme(
     muted="#a3abb3",
     grid="#30363c",
     models=MappingProxyType(
-        {"federated": "#56b4e9", "centralized": "#2fc79a", "local": "#f08a3c", "majority": "#a3abb3"}
+        {
+            "federated": "#56b4e9",
+            "finetuned": "#d998bd",
+            "centralized": "#2fc79a",
+            "local": "#f08a3c",
+            "majority": "#a3abb3",
+        }
     ),
     classes=("#56b4e9", "#f08a3c", "#2fc79a", "#d998bd", "#e6b53c", "#4d9bd1", "#e8de5a", "#b9c0c7"),
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wardround.plots.estimate import number
-from wardround.plots.labels import MODELS
+from wardround.plots.labels import MODELS, class_count
 from wardround.types import Json
 
 _SELECTION = {
     "loss": "the one with the lowest validation loss",
     "auroc": "the one with the highest validation AUROC",
+    "auprc": "the one with the highest validation AUPRC",
     "last": "the last one; no figure chose it",
 }
 _THRESHOLD = {
@@ -34,8 +35,17 @@ def selection(result: Mapping[str, Json]) -> str:
 
 def threshold(result: Mapping[str, Json]) -> str:
     """How the decision threshold was set."""
+    if class_count(result) > 2:
+        return "A row is called the most probable class; more than two classes have no threshold."
     rule = ((result.get("job") or {}).get("evaluation") or {}).get("threshold")
-    if rule in _THRESHOLD:
+    if isinstance(rule, Mapping):
+        name, value = next((name, value) for name, value in rule.items() if value is not None)
+        other = {"sensitivity": "specificity", "specificity": "sensitivity"}[name]
+        return (
+            f"The decision threshold was chosen on validation rows only, to reach a {name} of {value:g} at the best {other}. "
+            "Test rows took no part in it, so the figure there may lie on either side; intervals hold the threshold fixed."
+        )
+    if isinstance(rule, str) and rule in _THRESHOLD:
         return f"The decision threshold was {_THRESHOLD[rule]}. Test rows took no part in it."
     if rule is None:
         return "How the decision threshold was set is not recorded."
@@ -50,20 +60,31 @@ def thresholds(result: Mapping[str, Json]) -> list[tuple[str, float]]:
 
 def intervals(result: Mapping[str, Json]) -> str:
     """What the intervals are, and what they leave out."""
-    resamples = ((result.get("job") or {}).get("evaluation") or {}).get("bootstrap")
+    evaluation = (result.get("job") or {}).get("evaluation") or {}
+    resamples = evaluation.get("bootstrap")
     if not resamples:
         return "The job asked for no resampling, so figures carry no intervals and no difference is claimed."
     return (
         f"Intervals are 95\u00a0% bootstrap intervals from {resamples} resamples of the test records, drawn within each site; "
         "a paired difference compares both models on the same resamples. They show the chance in which records were tested, "
-        "not the chance in training, and are not adjusted for reading many of them."
+        "not the chance in training, and are not adjusted for reading many of them." + _from_sums(result, evaluation)
+    )
+
+
+def _from_sums(result: Mapping[str, Json], evaluation: Mapping[str, Json]) -> str:
+    if class_count(result) <= 2 or evaluation.get("release_scores") is not False:
+        return ""
+    return (
+        " Sums do not say how the classes' histograms hang together, so intervals of macro areas are those of classes that all "
+        "err at once: rather too wide than too narrow."
     )
 
 
 def personalised(result: Mapping[str, Json]) -> str:
     """What personalised figures are; empty where the model is one for all."""
+    tuned = _finetuned(result)
     if not result.get("personalized"):
-        return ""
+        return tuned
     names = [str(name) for name in (result.get("model") or {}).get("local_names") or ()]
     kept = f"Each site keeps parts of the model to itself ({', '.join(names)}). " if names else ""
     if (((result.get("job") or {}).get("data") or {}).get("preprocessing") or {}).get("standardize") == "site":
@@ -75,7 +96,19 @@ def personalised(result: Mapping[str, Json]) -> str:
     )
     return (
         f"The figures are personalised. {kept}Pooled figures score each row with its own site's model, so they do not "
-        f"say how the shared part alone would do elsewhere. {stranger}"
+        f"say how the shared part alone would do elsewhere. {stranger} {tuned}".rstrip()
+    )
+
+
+def _finetuned(result: Mapping[str, Json]) -> str:
+    facts = result.get("finetuning") or {}
+    if not facts:
+        return ""
+    kept, most = facts.get("selected_epoch"), facts.get("epochs")
+    return (
+        f"The fine-tuned figures are personalised: each site trained the federated model on, on its own training rows, for "
+        f"{kept} of at most {most} epochs (chosen on validation rows), and each row is scored by its own site's model. They "
+        "do not hold for a site that took no part."
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from wardround.plots.estimate import Estimate, number
 from wardround.plots.labels import count_of
 from wardround.plots.partition import class_names
-from wardround.report import account, numbers, tables
+from wardround.report import account, classes, fairness, numbers, operating, tables
 from wardround.report.headline import headline
 from wardround.types import SPLITS, Json
 
@@ -41,12 +41,17 @@ def model_card(result: Mapping[str, Json]) -> str:
         ("Preprocessing", _preprocessing(result)),
         ("Selection and threshold", _bullets([account.selection(result), account.threshold(result)])),
         ("Figures on test rows", _figures(result)),
+        ("At the decision threshold", _operating(result)),
+        ("Class by class", _classes(result)),
+        ("Over sites", _fairness(result)),
         ("Limits", _limits(result)),
         ("Privacy", _bullets([*account.protects(result), *account.does_not_protect(result)])),
         ("Made with", _environment(result)),
     )
     lines = [f"# Model card: {_safe(result.get('name', 'run'))}", ""]
     for heading, body in sections:
+        if not body:
+            continue
         lines += [f"## {heading}", "", *body, ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -97,7 +102,7 @@ def _use(result: Mapping[str, Json]) -> list[str]:
 
 def _data(result: Mapping[str, Json]) -> list[str]:
     dataset = result.get("dataset") or {}
-    place = "the dataset's own hospitals" if dataset.get("natural") else "simulated: one dataset was dealt to them"
+    place = "the dataset's own" if dataset.get("natural") else "simulated: one dataset was dealt to them"
     lines = _bullets(
         [
             f"{dataset.get('title') or dataset.get('name') or numbers.UNDEFINED}. "
@@ -135,6 +140,46 @@ def _figures(result: Mapping[str, Json]) -> list[str]:
             lines += [f"| {title} | {' | '.join(_cell(cell) for cell in cells)} |" for title, cells in table.rows]
             lines += [""]
     return [*lines, account.intervals(result)]
+
+
+def _operating(result: Mapping[str, Json]) -> list[str]:
+    rows = operating.operating(result)
+    if not rows:
+        return []
+    lines = [f"| | threshold | {' | '.join(operating.columns())} |", f"|---|---:|{'---:|' * len(operating.columns())}"]
+    for row in rows:
+        cells = " | ".join(_cell(figure) for figure in row.test)
+        lines.append(f"| {row.model} | {numbers.plain(row.threshold)} | {cells} |")
+    return lines
+
+
+def _classes(result: Mapping[str, Json]) -> list[str]:
+    lines: list[str] = []
+    for model, rows in classes.by_class(result)[:1]:
+        lines += [f"**{model}, each class against the rest**", ""]
+        lines += [f"| | rows | {' | '.join(classes.columns())} |", f"|---|---:|{'---:|' * len(classes.columns())}"]
+        for row in rows:
+            cells = " | ".join(_cell(figure) for figure in row.figures)
+            lines.append(f"| {_safe(row.name)} | {numbers.whole(row.rows)} | {cells} |")
+    if lacking := classes.absent(result):
+        lines += ["", _safe(lacking)]
+    return lines
+
+
+def _fairness(result: Mapping[str, Json]) -> list[str]:
+    rows = fairness.fairness(result)
+    if not rows:
+        return []
+    lines = [
+        "| | model | mean | standard deviation | spread | worst tenth | worst |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        figures = " | ".join(
+            numbers.plain(n) for n in (row.mean, row.deviation, row.spread, row.worst_tenth, row.worst)
+        )
+        lines.append(f"| {row.metric} | {row.model} | {figures} ({_safe(row.worst_site)}) |")
+    return [*lines, "", *_bullets(fairness.who_gains(result, tables.site_metric(result)))]
 
 
 def _cell(figure: Estimate | None) -> str:

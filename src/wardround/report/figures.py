@@ -5,23 +5,48 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wardround import plots
 from wardround.types import Json
 
 if TYPE_CHECKING:
-    from wardround.plots.canvas import Draw
+    from wardround.plots.canvas import Draw, Paint
 
 DRAWN: Mapping[str, tuple[Draw, str]] = {
     "comparison": (plots.comparison, "Dots with 95 % intervals of the pooled test figures of every model."),
     "sites": (plots.by_site, "Test figures of every site: the federated model against the site's own."),
     "partition": (plots.partition, "Rows of every site by class and by split."),
+    "classes": (
+        plots.class_mix,
+        "Rows of every class at every site, or how the classes' shares spread over many sites.",
+    ),
+    "sizes": (plots.site_sizes, "Rows of every site, from the largest to the smallest."),
+    "shift": (plots.feature_shift, "How far the columns of every site lie from those of all sites together."),
     "loss": (plots.loss_by_round, "Validation loss by completed rounds, the kept round marked."),
     "ranking": (plots.ranking_by_round, "Validation AUROC or accuracy by completed rounds, the kept round marked."),
     "communication": (plots.by_bytes, "Validation figure of the federated model by bytes sent so far."),
     "calibration": (plots.calibration, "Observed frequency by predicted probability; the diagonal is perfect."),
     "roc": (plots.roc, "Sensitivity by 1 \u2212 specificity; the diagonal is chance."),
+    "precision_recall": (
+        plots.precision_recall,
+        "Precision by recall; the dashed line is the fraction of positive rows.",
+    ),
+    "confusion_federated": (plots.confusion, "Test rows by true and predicted class, federated model."),
+    "confusion_centralized": (
+        partial(plots.confusion, model="centralized"),
+        "Test rows by true and predicted class, centralised model.",
+    ),
+    "confusion_finetuned": (
+        partial(plots.confusion, model="finetuned"),
+        "Test rows by true and predicted class, fine-tuned models.",
+    ),
+    "confusion_local": (
+        partial(plots.confusion, model="local"),
+        "Test rows by true and predicted class, each site alone.",
+    ),
+    "gain": (plots.gain_by_site, "Federated minus own model at every site, sorted, with paired 95 % intervals."),
     "overview": (plots.overview, "Convergence and comparison in one picture."),
 }
 """File stem -> how it is drawn, and its text for those who cannot see it."""
@@ -56,20 +81,27 @@ def pictures(result: Mapping[str, Json]) -> dict[str, Picture]:
     """Every figure that the result has data for."""
     made = {}
     for name, (draw, text) in DRAWN.items():
-        figure = draw(result, plots.LIGHT)
-        if figure is None:
-            continue
-        width, height = (round(96 * inches) for inches in figure.get_size_inches())
-        light = dark = ""
-        if name not in NOT_ON_THE_PAGE:
-            light = _uri(plots.render(figure, "svg"))
-            # once drawn, its layout is settled: finding it again costs as much as drawing
-            figure.set_layout_engine("none")
-            twin = draw(result, plots.DARK)
-            dark = _uri(plots.render(twin, "svg")) if twin else light
-        png = plots.render(figure, "png")
-        made[name] = Picture(name=name, text=text, png=png, light=light, dark=dark, width=width, height=height)
+        picture = picture_of(name, text, partial(draw, result), on_page=name not in NOT_ON_THE_PAGE)
+        if picture is not None:
+            made[name] = picture
     return made
+
+
+def picture_of(name: str, text: str, draw: Paint, *, on_page: bool = True) -> Picture | None:
+    """One figure as PNG and, for a page, as SVG on light and dark paper; None where there is nothing to draw."""
+    figure = draw(plots.LIGHT)
+    if figure is None:
+        return None
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    light = dark = ""
+    if on_page:
+        light = _uri(plots.render(figure, "svg"))
+        # once drawn, its layout is settled: finding it again costs as much as drawing
+        figure.set_layout_engine("none")
+        twin = draw(plots.DARK)
+        dark = _uri(plots.render(twin, "svg")) if twin else light
+    png = plots.render(figure, "png")
+    return Picture(name=name, text=text, png=png, light=light, dark=dark, width=width, height=height)
 
 
 def _uri(svg: bytes) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wardround.plots.estimate import Estimate, estimate, pooled
-from wardround.plots.labels import LOWER_IS_BETTER, METRICS, count_of
+from wardround.plots.labels import LOWER_IS_BETTER, METRICS, count_of, titles
 from wardround.plots.sites import site_names
 from wardround.report import numbers
 from wardround.types import Json
 
 AGAINST: Mapping[str, str] = {
+    "finetuned": "the models that sites fine-tune from it",
     "local": "the models that each site trains alone",
     "centralized": "the model trained on all records in one place",
 }
@@ -42,7 +43,7 @@ def headline(result: Mapping[str, Json]) -> list[str]:
         gains = ((result.get("gain") or {}).get(baseline) or {}).get("pooled") or {}
         difference = estimate(gains, metric)
         if difference is not None:
-            sentences.append(compare(difference, metric, what))
+            sentences.append(compare(difference, metric, what, titles(result)[metric]))
     accuracy, majority = (pooled(result, model, "accuracy") for model in ("federated", "majority"))
     if accuracy and majority:
         sentences.append(
@@ -55,12 +56,14 @@ def headline(result: Mapping[str, Json]) -> list[str]:
 def _level(result: Mapping[str, Json], figure: Estimate, metric: str) -> str:
     sites = count_of(len(site_names(result)), "site")
     own = ", each site's rows scored by that site's own personalised model" if result.get("personalized") else ""
-    return f"On the pooled test rows of {sites}, the federated model has {_name(metric)} {_with_interval(figure)}{own}."
+    name = _name(metric, titles(result)[metric])
+    return f"On the pooled test rows of {sites}, the federated model has {name} {_with_interval(figure)}{own}."
 
 
-def _name(metric: str) -> str:
-    title = METRICS[metric]
-    return title if title.isupper() or metric in ("f1", "kappa", "ece") else title.lower()
+def _name(metric: str, title: str) -> str:
+    if title.startswith("Macro "):
+        return f"macro {title.removeprefix('Macro ')}"
+    return title if title.isupper() or metric in ("f1", "kappa", "ece", "ppv") else title.lower()
 
 
 def _with_interval(figure: Estimate) -> str:
@@ -68,21 +71,22 @@ def _with_interval(figure: Estimate) -> str:
     return numbers.plain(figure.value) + (f" (95\u00a0% interval {ends})" if ends else "")
 
 
-def compare(difference: Estimate, metric: str, what: str) -> str:
+def compare(difference: Estimate, metric: str, what: str, title: str) -> str:
     """A sentence on federated minus baseline, which claims a difference only where the paired interval excludes 0."""
+    name = _name(metric, title)
     size = numbers.signed(difference.value)
     ends = numbers.signed_interval(difference)
     match difference.direction:
         case None:
-            return f"The difference to {what} is {size} in {_name(metric)}; without an interval it supports no claim."
+            return f"The difference to {what} is {size} in {name}; without an interval it supports no claim."
         case 0:
             return (
-                f"The evidence does not separate it from {what}: the paired difference in {_name(metric)} is {size}, "
+                f"The evidence does not separate it from {what}: the paired difference in {name} is {size}, "
                 f"and its 95\u00a0% interval, {ends}, includes 0."
             )
         case direction:
             side = "higher" if direction > 0 else "lower"
             return (
-                f"Its {_name(metric)} is {side} than that of {what}: the paired difference is {size}, "
+                f"Its {name} is {side} than that of {what}: the paired difference is {size}, "
                 f"and its 95\u00a0% interval, {ends}, excludes 0."
             )

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from wardround.plots.estimate import Estimate, estimate, number, pooled
-from wardround.plots.labels import METRICS, count_of
+from wardround.plots.labels import class_count, count_of, titles
 from wardround.plots.partition import class_names
 from wardround.plots.sites import MANY_SITES, site_names
-from wardround.report import account, numbers, tables
+from wardround.report import account, classes, fairness, numbers, operating, skews, tables, target
 from wardround.report.card import write_card
 from wardround.report.figures import DRAWN, Picture, pictures
 from wardround.report.headline import headline, main_metric, reading
@@ -54,7 +54,18 @@ def build(folder: Path, result: Mapping[str, Json]) -> Path:
 
 
 def page(result: Mapping[str, Json], drawn: Mapping[str, Picture]) -> str:
-    """The page as HTML; every name that comes from data is escaped."""
+    """The page as HTML."""
+    source = resources.files("wardround.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return html(source, _facts(result) | {"pictures": drawn})
+
+
+def html(template: str, facts: Mapping[str, Any]) -> str:
+    """A page in the house's style; every name that comes from data is escaped.
+
+    Args:
+        template: Jinja source, which puts `style` into its `<style>`.
+        facts: what it names.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -74,8 +85,8 @@ def page(result: Mapping[str, Json], drawn: Mapping[str, Picture]) -> str:
         "duration": numbers.duration,
         "count_of": count_of,
     }
-    source = resources.files("wardround.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(_facts(result) | {"pictures": drawn})
+    style = resources.files("wardround.report").joinpath("style.css").read_text(encoding="utf-8")
+    return environment.from_string(template).render({**facts, "style": style})
 
 
 def _facts(result: Mapping[str, Json]) -> dict[str, Any]:
@@ -83,25 +94,36 @@ def _facts(result: Mapping[str, Json]) -> dict[str, Any]:
     site_rows = tables.sites(result)
     many = len(site_rows) > MANY_SITES
     comparisons = (("All sites pooled", "pooled"), ("Mean over sites", "site_mean"))
-    baselines = (("each site alone", "local"), ("centralised", "centralized"))
+    baselines = (("fine-tuned", "finetuned"), ("each site alone", "local"), ("centralised", "centralized"))
     return {
         "name": str(result.get("name", "run")),
         "subtitle": _subtitle(result),
         "natural": bool((result.get("dataset") or {}).get("natural")),
         "personalised": account.personalised(result),
+        "every_figure_personalised": bool(result.get("personalized")),
         "headline": headline(result),
         "key_figures": _key_figures(result),
         "comparisons": [(title, tables.comparison(result, scope)) for title, scope in comparisons],
         "gains": [(title, rows) for title, key in baselines if (rows := tables.differences(result, key))],
         "intervals": account.intervals(result),
+        "many_classes": class_count(result) > 2,
+        "class_columns": classes.columns(),
+        "by_class": classes.by_class(result),
+        "absent_classes": classes.absent(result),
+        "operating_columns": operating.columns(),
+        "operating": operating.operating(result),
+        "fairness": fairness.fairness(result),
+        "who_gains": fairness.who_gains(result, tables.site_metric(result)),
+        "target": target.target(result),
         "sites": site_rows,
-        "site_metric": METRICS[tables.site_metric(result)],
+        "site_metric": titles(result)[tables.site_metric(result)],
         "spreads": tables.spreads(result, site_rows) if many else [],
         "many": many,
         "dataset": result.get("dataset") or {},
         "splits": SPLITS,
         "classes": class_names(result),
         "partition": tables.partition(result),
+        "skews": skews.rows(result),
         "share": numbers.share,
         "selection": account.selection(result),
         "threshold": account.threshold(result),
@@ -136,7 +158,7 @@ def _key_figures(result: Mapping[str, Json]) -> list[tuple[str, str, str]]:
     tiles = []
     metric = main_metric(result)
     if metric is not None and metric != "accuracy":
-        tiles.append((f"Pooled {METRICS[metric]}", *_stated(pooled(result, "federated", metric))))
+        tiles.append((f"Pooled {titles(result)[metric]}", *_stated(pooled(result, "federated", metric))))
     accuracy, majority = (pooled(result, model, "accuracy") for model in ("federated", "majority"))
     if accuracy is not None:
         beside = f"majority class: {numbers.plain(majority.value)}" if majority else "majority class: not reported"
@@ -145,7 +167,7 @@ def _key_figures(result: Mapping[str, Json]) -> list[tuple[str, str, str]]:
         gain = ((result.get("gain") or {}).get(baseline) or {}).get("pooled") or {}
         difference = estimate(gain, metric) if metric else None
         if metric and difference:
-            words = [METRICS[metric], numbers.signed_interval(difference), reading(difference, metric)]
+            words = [titles(result)[metric], numbers.signed_interval(difference), reading(difference, metric)]
             tiles.append((title, numbers.signed(difference.value), ", ".join(word for word in words if word)))
     rows = tables.partition(result)
     if rows:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 
 from wardround.plots.estimate import Estimate, estimate, number, of_site
-from wardround.plots.labels import METRICS, MODELS
+from wardround.plots.labels import METRICS, MODELS, titles
 from wardround.plots.partition import class_names, rows_of
 from wardround.plots.sites import site_names, summary_metric
 from wardround.report.headline import reading
@@ -104,7 +104,8 @@ def comparison(result: Mapping[str, Json], scope: str) -> Comparison:
     """Every defined metric of every model in `scope` (`pooled` or `site_mean`)."""
     blocks = {model: (result.get(model) or {}).get(scope) or {} for model in MODELS}
     present = [model for model in MODELS if any(estimate(blocks[model], metric) for metric in METRICS)]
-    rows = [(title, tuple(estimate(blocks[model], key) for model in present)) for key, title in METRICS.items()]
+    names = titles(result)
+    rows = [(names[key], tuple(estimate(blocks[model], key) for model in present)) for key in METRICS]
     return Comparison(models=tuple(MODELS[model] for model in present), rows=tuple(row for row in rows if any(row[1])))
 
 
@@ -112,10 +113,13 @@ def differences(result: Mapping[str, Json], baseline: str) -> list[Difference]:
     """Federated minus `baseline`, a row a defined metric; [] where the run has no such comparison."""
     gain = (result.get("gain") or {}).get(baseline) or {}
     rows = []
-    for metric, title in METRICS.items():
+    names = titles(result)
+    for metric in METRICS:
         pooled, mean = (estimate(gain.get(scope) or {}, metric) for scope in ("pooled", "site_mean"))
         if pooled or mean:
-            rows.append(Difference(metric=title, pooled=pooled, reading=reading(pooled, metric), site_mean=mean))
+            rows.append(
+                Difference(metric=names[metric], pooled=pooled, reading=reading(pooled, metric), site_mean=mean)
+            )
     return rows
 
 
@@ -146,7 +150,7 @@ def sites(result: Mapping[str, Json]) -> list[SiteRow]:
 
 def spreads(result: Mapping[str, Json], rows: Sequence[SiteRow]) -> list[Spread]:
     """How the per-site figures spread, where there are too many sites to read one after another."""
-    title = METRICS[site_metric(result)]
+    title = titles(result)[site_metric(result)]
     columns = (
         (f"{title}, federated", [row.federated for row in rows], False),
         (f"{title}, each site alone", [row.local for row in rows], False),

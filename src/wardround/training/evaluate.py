@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wardround.training.forward import Forward, hand_stacked, plain, vmapped
-from wardround.training.loss import positive_probability, row_losses
+from wardround.training.loss import positive_probability, row_losses, scores
 from wardround.types import LOCAL, Arrays, ModelState, Rows
 
 _BLOCK = 2**17
@@ -55,6 +55,15 @@ class Evaluator:
             else:
                 logits = self._in_blocks(model.params, model.buffers, data.features, index)
         return logits, data.labels[index], owner
+
+    def losses(self, model: ModelState, states: Arrays, data: Rows) -> Tensor:
+        """Mean loss of each of K sites, float64 [K] on the CPU; 0 for a site without rows. Arguments as for `logits`."""
+        logits, labels, owner = self.logits(model, states, data)
+        count = torch.from_numpy(data.count).double()
+        summed = torch.zeros_like(count).index_add_(
+            0, torch.from_numpy(owner), row_losses(logits, labels).cpu().double()
+        )
+        return summed / count.clamp_min(1.0)
 
     def _in_blocks(self, params: Arrays, buffers: Arrays, features: Tensor, index: Tensor) -> Tensor:
         rows = max(_FEWEST, _BLOCK // features[0].numel())
@@ -100,11 +109,13 @@ def figures(logits: Tensor, labels: Tensor, owner: Ints, *, sites: int, bins: in
     Args:
         logits: [R, outputs]; labels: int64 [R]; owner: int64 [R].
         sites: K.
-        bins: uniform bins of the positive class's probability over [0, 1].
+        bins: uniform bins of a probability over [0, 1].
 
     Returns:
-        float64 `loss` [K] (summed over rows), `rows` [K], and for two classes `positives`, `negatives`, `score_sums`
-        [K, bins]: rows of each class in each bin, and the sum of their scores.
+        float64 `loss` [K] (summed over rows), `rows` [K], and histograms. Of two classes: `positives`, `negatives`,
+        `score_sums` [K, bins], rows of each class in each bin and the sum of their scores. Of C > 2: the same of each class
+        against the rest, of the decision (right against wrong) and of half the squared error (all rows against none),
+        [K, C + 2, bins], and `confusion` [K, C, C], rows by true and predicted class.
     """
     logits, labels = logits.cpu(), labels.cpu()  # float64 sums, which not every accelerator has
     where = torch.from_numpy(owner)
@@ -113,18 +124,45 @@ def figures(logits: Tensor, labels: Tensor, owner: Ints, *, sites: int, bins: in
         return torch.zeros(sites, dtype=torch.float64).index_add_(0, where, values.double())
 
     found = {"loss": by_site(row_losses(logits, labels)), "rows": by_site(torch.ones_like(labels))}
-    if logits.shape[-1] <= 2:
-        scores = positive_probability(logits)
-        finite = torch.where(torch.isfinite(scores), scores, torch.full_like(scores, 0.5))
-        cell = where * bins + (finite * bins).long().clamp_(0, bins - 1)
+    if logits.shape[-1] > 2:
+        return found | _class_figures(scores(logits), labels, where, sites=sites, bins=bins)
+    likely = positive_probability(logits)
+    finite = torch.where(torch.isfinite(likely), likely, torch.full_like(likely, 0.5))
+    cell = where * bins + (finite * bins).long().clamp_(0, bins - 1)
 
-        def table(values: Tensor) -> Tensor:
-            empty = torch.zeros(sites * bins, dtype=torch.float64)
-            return empty.index_add_(0, cell, values.double()).view(sites, bins)
+    def table(values: Tensor) -> Tensor:
+        empty = torch.zeros(sites * bins, dtype=torch.float64)
+        return empty.index_add_(0, cell, values.double()).view(sites, bins)
 
-        found |= {
-            "positives": table((labels == 1).double()),
-            "negatives": table((labels != 1).double()),
-            "score_sums": table(finite),
-        }
-    return found
+    return found | {
+        "positives": table((labels == 1).double()),
+        "negatives": table((labels != 1).double()),
+        "score_sums": table(finite),
+    }
+
+
+def _class_figures(likely: Tensor, labels: Tensor, where: Tensor, *, sites: int, bins: int) -> Arrays:
+    classes = likely.shape[-1]
+    finite = torch.where(torch.isfinite(likely), likely, torch.full_like(likely, 1 / classes))
+    sure, called = finite.max(-1)
+    actual = (labels.unsqueeze(-1) == torch.arange(classes)).double()
+    squares = (finite - actual).square().sum(-1) / 2
+    values = torch.cat([finite, torch.stack([sure, squares], -1)], -1)
+    hits = torch.cat([actual, torch.stack([(labels == called).double(), torch.ones_like(squares)], -1)], -1)
+    kinds = classes + 2
+    cell = where.unsqueeze(-1) * kinds + torch.arange(kinds)
+    cell = (cell * bins + (values * bins).long().clamp_(0, bins - 1)).flatten()
+
+    def table(values: Tensor) -> Tensor:
+        empty = torch.zeros(sites * kinds * bins, dtype=torch.float64)
+        return empty.index_add_(0, cell, values.flatten()).view(sites, kinds, bins)
+
+    pairs = (where * classes + labels) * classes + called
+    matrix = torch.zeros(sites * classes**2, dtype=torch.float64)
+    matrix.index_add_(0, pairs, torch.ones_like(pairs, dtype=torch.float64))
+    return {
+        "positives": table(hits),
+        "negatives": table(1.0 - hits),
+        "score_sums": table(values),
+        "confusion": matrix.view(sites, classes, classes),
+    }

@@ -9,6 +9,7 @@ with K = 1 and the plain module.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from wardround import streams
 from wardround.config.job import OptimizerSpec
 from wardround.errors import ConfigError
 from wardround.training import memory, optimizers
+from wardround.training.evaluate import Evaluator
 from wardround.training.forward import OFF, Forward, Switches, hand_stacked, single, switched, vmapped
 from wardround.training.probe import Probe
 from wardround.training.schedule import Plan, plan
@@ -31,21 +33,32 @@ AHEAD = 2**22
 
 
 class _Executor:
-    """What both executors share: the module, the optimiser, and how a result is put together."""
+    """What both executors share: the module, the optimiser, and how a result is put together.
 
-    def __init__(self, module: nn.Module, optimizer: OptimizerSpec, probe: Probe, switches: Switches = OFF) -> None:
+    Parameters named in `frozen` do not train: they lie among the server's buffers.
+    """
+
+    def __init__(
+        self, module: nn.Module, optimizer: OptimizerSpec, probe: Probe, switches: Switches = OFF,
+        frozen: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
         memory.keep_freed()
         self.module = module
         self.optimizer = optimizer
         self.probe = probe
         self.switches = switches
+        self.frozen = frozen
         self._forward = switched(self._plain_forward(), switches)
-        self._trainable = [n for n, p in module.named_parameters() if p.requires_grad]
-        self._floating_buffers = [n for n, b in module.named_buffers() if b.is_floating_point()]
+        self._trainable = [n for n, p in module.named_parameters() if p.requires_grad and n not in frozen]
+        self._floating_buffers = [*sorted(frozen), *(n for n, b in module.named_buffers() if b.is_floating_point())]
         self._counters = {n: b.detach().clone() for n, b in module.named_buffers() if not b.is_floating_point()}
 
     def _plain_forward(self) -> Forward:
         raise NotImplementedError
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self.module, stackable=isinstance(self, Stacked), channels_last=self.probe.channels_last)
 
     def _train(
         self, forward: Forward, rule: LocalRule, server: Server, states: Arrays, data: Rows, round: Round
@@ -81,6 +94,8 @@ class _Executor:
             steps=taken,
             effective_steps=optimizers.effective_steps(self.optimizer, taken),
             learning_rate=round.work.learning_rate,
+            momentum=self.optimizer.momentum,
+            incoming_loss=partial(self._evaluator.losses, server.model, states, data),
         )
         own, kept = rule.finish(params, server, states, progress)
         for name, value in [*kept.items(), *((n, v) for arrays in own.values() for n, v in arrays.items())]:

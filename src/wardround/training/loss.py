@@ -27,3 +27,12 @@ def positive_probability(logits: Tensor) -> Tensor:
     """Probability of class 1, float64 [...] on the CPU, of logits [..., 1] or [..., 2]."""
     wide = logits.cpu().double()
     return torch.sigmoid(wide.squeeze(-1)) if wide.shape[-1] == 1 else torch.softmax(wide, -1)[..., 1]
+
+
+def scores(logits: Tensor) -> Tensor:
+    """What a row is judged by, float64 on the CPU: the probability of class 1 [...] of two classes, else of each [..., C].
+
+    Args:
+        logits: float [..., outputs]; one or two outputs are two classes.
+    """
+    return positive_probability(logits) if logits.shape[-1] <= 2 else torch.softmax(logits.cpu().double(), -1)

@@ -1,5 +1,7 @@
 """Figures of merit of a binary classifier, from counts of positives and negatives at each score.
 
+More classes are measured from the same counts, class by class: see `multiclass`.
+
 Why not scikit-learn's: figures must also come from additive counts (histograms of scores, summed over hospitals that
 release no row), and from a thousand bootstrap resamples at once. So there is one representation, counts at scores, and
 one implementation, vectorised over weights of the rows. The tests hold it equal to scikit-learn.
@@ -8,6 +10,7 @@ With TP, FP, FN, TN the weighted counts at a threshold (a row is predicted posit
 the class totals, p_g and n_g the counts at the g-th distinct score from the top, and TP_g, FP_g their running sums:
 
     sensitivity        TP / P                          specificity   TN / N
+    ppv                TP / (TP + FP)                  npv           TN / (TN + FN)
     accuracy           (TP + TN) / (P + N)             balanced      (TP / P + TN / N) / 2
     f1                 2 TP / (2 TP + FP + FN)
     kappa              2 (TP TN - FP FN) / ((TP + FP) (FP + TN) + (TP + FN) (FN + TN))      Cohen 1960
@@ -21,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +39,8 @@ METRICS = (
     "balanced_accuracy",
     "sensitivity",
     "specificity",
+    "ppv",
+    "npv",
     "f1",
     "kappa",
     "brier",
@@ -72,7 +76,7 @@ class ScoreTable:
     def __post_init__(self) -> None:
         """Convert to float64 and check."""
         for name in ("scores", "positives", "negatives"):
-            object.__setattr__(self, name, _vector(name, getattr(self, name), np.size(self.scores)))
+            object.__setattr__(self, name, vector(name, getattr(self, name), np.size(self.scores)))
         outside = (self.scores < 0.0) | (self.scores > 1.0)
         if outside.any():
             row = int(outside.argmax())
@@ -87,6 +91,16 @@ class ScoreTable:
     def __len__(self) -> int:
         """The number of rows of the table, not of records."""
         return len(self.scores)
+
+    @property
+    def class_counts(self) -> Floats:
+        """Records of each class in label order, float64 [2]."""
+        return np.array([self.negatives.sum(), self.positives.sum()])
+
+    def confusion(self, threshold: float) -> Floats:
+        """Records by true class (row) and predicted class (column), float64 [2, 2], in label order."""
+        chosen = self.scores >= threshold
+        return np.array([[of[~chosen].sum(), of[chosen].sum()] for of in (self.negatives, self.positives)])
 
     @classmethod
     def from_rows(cls, scores: ArrayLike, labels: ArrayLike) -> ScoreTable:
@@ -118,9 +132,9 @@ class ScoreTable:
                 outside its bin (by more than the rounding of fixed point, which is clipped).
         """
         bins = np.size(positives)
-        positive = _vector("positives", positives, bins)
-        negative = _vector("negatives", negatives, bins)
-        sums = _vector("score_sums", score_sums, bins)
+        positive = vector("positives", positives, bins)
+        negative = vector("negatives", negatives, bins)
+        sums = vector("score_sums", score_sums, bins)
         occupied = np.flatnonzero(positive + negative)
         mean = sums[occupied] / (positive + negative)[occupied]
         low, high = occupied / max(bins, 1), (occupied + 1) / max(bins, 1)
@@ -165,20 +179,20 @@ def histogram(scores: ArrayLike, labels: ArrayLike, bins: int) -> dict[str, Floa
     if bins < 1:
         raise ConfigError(f"bins is {bins}; expected 1 or more")
     table = ScoreTable.from_rows(scores, labels)
-    index = _bin(table.scores, bins)
+    index = bin_of(table.scores, bins)
     return {
-        "positives": _bin_sums(index, table.positives, bins),
-        "negatives": _bin_sums(index, table.negatives, bins),
-        "score_sums": _bin_sums(index, table.scores, bins),
+        "positives": bin_sums(index, table.positives, bins),
+        "negatives": bin_sums(index, table.negatives, bins),
+        "score_sums": bin_sums(index, table.scores, bins),
     }
 
 
 def measure(table: ScoreTable, threshold: float) -> dict[str, float]:
     """Every metric of `METRICS` that is defined for the table; an undefined one is absent.
 
-    Undefined: everything without records; sensitivity and auprc without positives; specificity without negatives; auroc
-    and balanced_accuracy with one class; f1 with no positive, neither true nor predicted; kappa where all records are
-    of one class and predicted so.
+    Undefined: everything without records; sensitivity and auprc without positives; specificity without negatives; ppv
+    where nothing is predicted positive, npv where all is; auroc and balanced_accuracy with one class; f1 with no
+    positive, neither true nor predicted; kappa where all records are of one class and predicted so.
 
     Args:
         table: n rows.
@@ -217,114 +231,45 @@ def measure_weightings(
     fp = np.einsum("bn,n->b", negatives, predicted)
     fn, tn = positive - tp, negative - fp
     values = {
-        "accuracy": _ratio(tp + tn, total),
-        "balanced_accuracy": (_ratio(tp, positive) + _ratio(tn, negative)) / 2,
-        "sensitivity": _ratio(tp, positive),
-        "specificity": _ratio(tn, negative),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "kappa": _ratio(2 * (tp * tn - fp * fn), (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)),
+        "accuracy": ratio(tp + tn, total),
+        "balanced_accuracy": (ratio(tp, positive) + ratio(tn, negative)) / 2,
+        "sensitivity": ratio(tp, positive),
+        "specificity": ratio(tn, negative),
+        "ppv": ratio(tp, tp + fp),
+        "npv": ratio(tn, tn + fn),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
+        "kappa": ratio(2 * (tp * tn - fp * fn), (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)),
     }
-
-    distinct, p, n = _by_score(scores, positives, negatives)
-    gap = n * distinct - p * (1.0 - distinct)
-    index = _bin(distinct, bins)
-    values["ece"] = _ratio(np.abs(np.add.reduceat(gap, _starts(index), axis=1)).sum(axis=1), total)
-    values["brier"] = _ratio(
-        np.einsum("bg,g->b", p, (1.0 - distinct) ** 2) + np.einsum("bg,g->b", n, distinct**2), total
-    )
-    above = np.cumsum(p, axis=1)
-    values["auroc"] = _ratio(np.einsum("bg,bg->b", n, above - p / 2), positive * negative)
-    selected = above + np.cumsum(n, axis=1)
-    precision = np.divide(above, selected, out=np.zeros_like(above), where=selected > 0)
-    values["auprc"] = _ratio(np.einsum("bg,bg->b", p, precision), positive)
+    distinct, p, n = by_score(scores, positives, negatives)
+    values["ece"] = calibration_error(distinct, p, n, total, bins=bins)
+    values["brier"] = brier_score(distinct, p, n, total)
+    values["auroc"], values["auprc"] = ranking(p, n, positive, negative)
     return values
 
 
-def choose_threshold(table: ScoreTable, how: float | Literal["balanced", "accuracy"]) -> float:
-    """The decision threshold: a given one, or the one that is best on these (validation) rows.
-
-    Candidates are the midpoints between adjacent distinct scores, and between the outermost scores and 0 and 1. Of
-    equally good ones the closest to 0.5 is taken; of two as close, the lower.
-
-    Args:
-        table: validation rows; not read where `how` is a number.
-        how: a threshold, or the metric to maximise: `balanced` accuracy or `accuracy`.
-
-    Returns:
-        The threshold; 0.5 where the rows hold fewer than two classes and so cannot tell. Just above 1 where it is best
-        to call nothing positive and a score is exactly 1.
-
-    Raises:
-        ConfigError: another `how`.
-        DataError: a number that is not finite.
-    """
-    if not isinstance(how, str):
-        return check_threshold(how)
-    if how not in ("balanced", "accuracy"):
-        raise ConfigError(f"threshold is {how!r}; expected a probability, 'balanced' or 'accuracy'")
-    counted = (table.positives + table.negatives) > 0
-    positive, negative = table.positives.sum(), table.negatives.sum()
-    if positive == 0 or negative == 0:
-        return 0.5
-    scores, p, n = _by_score(table.scores[counted], table.positives[None, counted], table.negatives[None, counted])
-    tp = np.concatenate([[0.0], np.cumsum(p[0])])
-    tn = negative - np.concatenate([[0.0], np.cumsum(n[0])])
-    # Multiplied out, so that whole counts compare exactly and ties are ties.
-    merit = tp + tn if how == "accuracy" else tp * negative + tn * positive
-    beyond = 1.0 if scores[0] < 1.0 else np.nextafter(1.0, 2.0)
-    high, low = np.concatenate([[beyond], scores]), np.concatenate([scores, [0.0]])
-    middle = low + (high - low) / 2
-    # The midpoint of neighbouring floats rounds to the lower one, which would then be called positive.
-    candidates = np.where(middle > low, middle, high)
-    best = candidates[merit == merit.max()]
-    distance = np.abs(best - 0.5)
-    return float(best[distance == distance.min()].min())
+# From here on: distinct scores [g] from high to low, counts [B, g] at each as `by_score` gives them, and their sums [B].
 
 
-def roc_curve(table: ScoreTable) -> dict[str, list[float]]:
-    """The receiver operating characteristic, as the corners of its polyline from (0, 0) to (1, 1).
-
-    Returns:
-        `false_positive_rate` and `true_positive_rate`, ascending, equally long; both empty with fewer than two classes.
-        The area under the polyline is the auroc.
-    """
-    positive, negative = table.positives.sum(), table.negatives.sum()
-    if positive == 0 or negative == 0:
-        return {"false_positive_rate": [], "true_positive_rate": []}
-    _, p, n = _by_score(table.scores, table.positives[None], table.negatives[None])
-    moved = (p[0] + n[0]) > 0
-    up, right = p[0, moved], n[0, moved]
-    corner = np.concatenate([[True], up[:-1] * right[1:] != up[1:] * right[:-1], [True]])
-    tp, fp = np.concatenate([[0.0], np.cumsum(up)]), np.concatenate([[0.0], np.cumsum(right)])
-    return {
-        "false_positive_rate": (fp[corner] / negative).tolist(),
-        "true_positive_rate": (tp[corner] / positive).tolist(),
-    }
+def ranking(p: Floats, n: Floats, positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
+    """The areas under both curves, auroc and auprc, [B] each; NaN where undefined."""
+    above = np.cumsum(p, axis=1)
+    auroc = ratio(np.einsum("bg,bg->b", n, above - p / 2), positive * negative)
+    selected = above + np.cumsum(n, axis=1)
+    precision = np.divide(above, selected, out=np.zeros_like(above), where=selected > 0)
+    return auroc, ratio(np.einsum("bg,bg->b", p, precision), positive)
 
 
-def calibration(table: ScoreTable, bins: int = CALIBRATION_BINS) -> dict[str, list[float]]:
-    """The reliability diagram over equal bins of the score; empty bins are left out.
+def brier_score(distinct: Floats, p: Floats, n: Floats, total: Floats) -> Floats:
+    """Mean of (score - outcome)^2, [B]; NaN without records."""
+    squares = np.einsum("bg,g->b", p, (1.0 - distinct) ** 2) + np.einsum("bg,g->b", n, distinct**2)
+    return ratio(squares, total)
 
-    Args:
-        table: n rows.
-        bins: 1 or more.
 
-    Returns:
-        `predicted` (mean score), `observed` (fraction positive) and `records` (weighted count), ascending in the score.
-        The mean of |predicted - observed| weighted by records is the ece.
-
-    Raises:
-        ConfigError: fewer than one bin.
-    """
-    if bins < 1:
-        raise ConfigError(f"bins is {bins}; expected 1 or more")
-    index = _bin(table.scores, bins)
-    counts = table.positives + table.negatives
-    records = _bin_sums(index, counts, bins)
-    kept = records > 0
-    predicted = _bin_sums(index, counts * table.scores, bins)[kept] / records[kept]
-    observed = _bin_sums(index, table.positives, bins)[kept] / records[kept]
-    return {"predicted": predicted.tolist(), "observed": observed.tolist(), "records": records[kept].tolist()}
+def calibration_error(distinct: Floats, p: Floats, n: Floats, total: Floats, *, bins: int = CALIBRATION_BINS) -> Floats:
+    """The ece over equal bins of the score, [B]; NaN without records."""
+    gap = n * distinct - p * (1.0 - distinct)
+    index = bin_of(distinct, bins)
+    return ratio(np.abs(np.add.reduceat(gap, starts_of(index), axis=1)).sum(axis=1), total)
 
 
 def check_threshold(threshold: float) -> float:
@@ -334,36 +279,40 @@ def check_threshold(threshold: float) -> float:
     return float(threshold)
 
 
-def _by_score(scores: Floats, positives: Floats, negatives: Floats) -> tuple[Floats, Floats, Floats]:
+def by_score(scores: Floats, positives: Floats, negatives: Floats) -> tuple[Floats, Floats, Floats]:
     """The distinct scores [g] from high to low, and the counts [B, g] at each."""
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
-    starts = _starts(ordered)
+    starts = starts_of(ordered)
     p, n = positives[:, order], negatives[:, order]
     if len(starts) == len(scores):
         return ordered, p, n
     return ordered[starts], np.add.reduceat(p, starts, axis=1), np.add.reduceat(n, starts, axis=1)
 
 
-def _starts(ordered: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.intp]:
+def starts_of(ordered: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.intp]:
     """Where each run of equal values begins; `ordered` has one value or more."""
     return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
 
 
-def _bin(scores: Floats, bins: int) -> NDArray[np.int64]:
+def bin_of(scores: Floats, bins: int) -> NDArray[np.int64]:
+    """The uniform bin of [0, 1] that each score lies in; a score of 1 is in the last."""
     index: NDArray[np.int64] = np.minimum((scores * bins).astype(np.int64), bins - 1)
     return index
 
 
-def _bin_sums(index: NDArray[np.int64], values: Floats, bins: int) -> Floats:
+def bin_sums(index: NDArray[np.int64], values: Floats, bins: int) -> Floats:
+    """Sums of the values in each bin, float64 [bins]."""
     return np.bincount(index, weights=values, minlength=bins).astype(np.float64)
 
 
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """The quotient, NaN where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator != 0)
 
 
-def _vector(name: str, values: ArrayLike, length: int) -> Floats:
+def vector(name: str, values: ArrayLike, length: int) -> Floats:
+    """The values as float64 [length]. Raises DataError for another shape, or a value that is not finite."""
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (length,):
         raise DataError(f"{name} has shape {array.shape}; expected ({length},): one value a row, equally many of each")
@@ -374,7 +323,7 @@ def _vector(name: str, values: ArrayLike, length: int) -> Floats:
 
 
 def _labels(scores: ArrayLike, labels: ArrayLike) -> Floats:
-    outcome = _vector("labels", labels, np.size(scores))
+    outcome = vector("labels", labels, np.size(scores))
     wrong = (outcome != 0.0) & (outcome != 1.0)
     if wrong.any():
         row = int(wrong.argmax())

@@ -6,6 +6,8 @@ SGD with heavy-ball momentum as in PyTorch (Sutskever et al. 2013, without dampe
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -35,19 +37,48 @@ def step(
     """
     for name, param in params.items():
         grad = grads[name]
-        if spec.weight_decay and spec.name != "adamw":
-            grad = grad.add(param, alpha=spec.weight_decay)
+        # a vector has two axes here, of which the first is the sites'
+        decay = spec.weight_decay if spec.decay == "all" or param.ndim > 2 else 0.0
+        if decay and spec.name != "adamw":
+            grad = grad.add(param, alpha=decay)
         if spec.name == "sgd":
             if spec.momentum:
                 grad = slots["momentum"][name].mul_(spec.momentum).add_(grad)
             param.sub_(grad, alpha=learning_rate)
             continue
-        if spec.name == "adamw" and spec.weight_decay:
-            param.mul_(1.0 - learning_rate * spec.weight_decay)
+        if spec.name == "adamw" and decay:
+            param.mul_(1.0 - learning_rate * decay)
         mean = slots["mean"][name].lerp_(grad, 1.0 - spec.beta1)
         square = slots["square"][name].mul_(spec.beta2).addcmul_(grad, grad, value=1.0 - spec.beta2)
         scale = (square / (1.0 - spec.beta2**number)).sqrt_().add_(spec.epsilon)
         param.addcdiv_(mean, scale, value=-learning_rate / (1.0 - spec.beta1**number))
+
+
+def learning_rate(spec: OptimizerSpec, index: int, rounds: int) -> float:
+    """The local learning rate of a round: a function of its number, so that a resumed run goes on with the same.
+
+    After w rounds of warm-up, in which round t takes (t + 1) / (w + 1) of the full rate, `step` has factor^floor(s / every),
+    `exponential` factor^s and `cosine` floor + (1 - floor)(1 + cos(pi s / (rounds - w))) / 2 of it, s = t - w (Loshchilov &
+    Hutter 2017 for the last, without restarts).
+
+    Args:
+        spec: the optimiser with its schedule.
+        index: 0-based round.
+        rounds: of the run.
+    """
+    schedule = spec.schedule
+    passed = index - schedule.warmup
+    if passed < 0:
+        return spec.learning_rate * (index + 1) / (schedule.warmup + 1)
+    share = 1.0
+    if schedule.kind == "step":
+        share = (schedule.factor or 0.1) ** (passed // schedule.every)
+    elif schedule.kind == "exponential":
+        share = (schedule.factor or 0.95) ** passed
+    elif schedule.kind == "cosine":
+        share = (1.0 + math.cos(math.pi * min(passed / max(rounds - schedule.warmup, 1), 1.0))) / 2.0
+        share = schedule.floor + (1.0 - schedule.floor) * share
+    return spec.learning_rate * max(share, schedule.floor)
 
 
 def effective_steps(spec: OptimizerSpec, steps: Tensor) -> Tensor:

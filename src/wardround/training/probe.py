@@ -60,7 +60,9 @@ def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
     plain = single(trial)
     with torch.random.fork_rng(devices=[]):
         found = _look(trial, plain, params, x, draw)
-        convolves = any(isinstance(layer, nn.Conv2d | nn.Conv3d) for layer in trial.modules())
+        convolves = any(
+            isinstance(layer, nn.Conv2d | nn.Conv3d) or getattr(layer, "convolves", False) for layer in trial.modules()
+        )
         return replace(
             found,
             outputs=_one(trial, plain, params, x, 0).shape[1],

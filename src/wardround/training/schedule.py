@@ -2,7 +2,8 @@
 
 Each epoch of a site is a permutation of its rows drawn from the stream (seed, site, round, epoch), cut into batches of
 `batch_size`; the last one may be smaller. Under BatchNorm a last batch of one row joins the one before it, since one row
-has no variance. The plan is a pure function of names: a chunk, a worker and a lone hospital draw the same batches.
+has no variance. Where the round's work is a range, each site draws its own number of steps or epochs. The plan is a pure
+function of names: a chunk, a worker and a lone hospital draw the same batches.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bo
     """
     batch, sites = round.work.batch_size, len(count)
     per_epoch = _batches(count, batch, join_single=join_single)
-    steps = step_counts(count, round, join_single=join_single)
+    steps = step_counts(keys, count, round, join_single=join_single)
     total = int(steps.max(initial=0))
     if total == 0:
         rows, counts = np.zeros((0, sites, 0), dtype=np.int64), np.zeros((0, sites), dtype=np.int64)
@@ -69,11 +70,20 @@ def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bo
     return Plan(rows=rows, counts=counts, steps=steps)
 
 
-def step_counts(count: Ints, round: Round, *, join_single: bool) -> Ints:
+def step_counts(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bool) -> Ints:
     """Steps that `plan` gives each site, int64 [K], without drawing its batches."""
     if round.work.epochs is not None:
-        return _batches(count, round.work.batch_size, join_single=join_single) * round.work.epochs
-    return np.where(count > 0, round.work.steps or 0, 0).astype(np.int64)
+        return _batches(count, round.work.batch_size, join_single=join_single) * _drawn(round.work.epochs, keys, round)
+    return np.where(count > 0, _drawn(round.work.steps or 0, keys, round), 0).astype(np.int64)
+
+
+def _drawn(budget: int | tuple[int, int], keys: NDArray[np.uint64], round: Round) -> int | Ints:
+    """Each site's own number, int64 [K], from the stream (seed, site, round); one number for all where there is no range."""
+    if isinstance(budget, int):
+        return budget
+    low, high = budget
+    bits = streams.uniform_bits(keys, streams.key("work", round.seed, round.index), 1)[:, 0]
+    return low + (bits % np.uint64(high - low + 1)).astype(np.int64)
 
 
 def _batches(count: Ints, batch: int, *, join_single: bool) -> Ints:

@@ -66,7 +66,8 @@ class Workers:
         self.name = executor.name
         self.number, self._independent = number, executor.probe.independent
         recipe = _portable(
-            (type(executor), executor.module, executor.optimizer, executor.probe, executor.switches), "the model"
+            (type(executor), executor.module, executor.optimizer, executor.probe, executor.switches, executor.frozen),
+            "the model",
         )
         path = [os.getcwd() if folder == "" else folder for folder in sys.path]
         self._folder = Path(tempfile.mkdtemp(prefix="wardround-"))
@@ -83,7 +84,7 @@ class Workers:
 
     def train(self, rule: LocalRule, server: Server, states: Arrays, data: Rows, round: Round) -> Trained:
         """Train the K sites of `data`, whose rows are this object's; see `Executor`."""
-        steps = schedule.step_counts(data.count, round, join_single=not self._independent)
+        steps = schedule.step_counts(data.keys, data.count, round, join_single=not self._independent)
         parts = split(steps, self.number)
         done = self._each(_train, parts, data, states, _portable(rule, f"algorithm {rule.name}"), server, round)
 
@@ -219,10 +220,10 @@ def _context(folder: Path) -> tuple[Stacked | Sequential, Evaluator, Callable[..
     """What this worker needs once a run: how to train, how to score, and what gives the rows of some sites."""
     parent, sys.path[:], recipe = pickle.loads((folder / "context").read_bytes())
     threading.Thread(target=_follow, args=(parent, folder), daemon=True).start()
-    kind, module, optimizer, probe, switches = _loaded(recipe)
+    kind, module, optimizer, probe, switches, frozen = _loaded(recipe)
     evaluator = Evaluator(module, stackable=kind is Stacked, channels_last=probe.channels_last)
     features, labels = _mapped(folder)
-    return kind(module, optimizer, probe, switches), evaluator, partial(Rows, features=features, labels=labels)
+    return kind(module, optimizer, probe, switches, frozen), evaluator, partial(Rows, features=features, labels=labels)
 
 
 def _loaded(portable: bytes) -> Any:

@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 from wardround.config.job import SplitSpec
 from wardround.data.datasets.heart import Heart
 from wardround.data.split import split_patients
-from wardround.errors import DataError
+from wardround.errors import ConfigError, DataError
 from wardround.types import SPLITS
 
 SITES = ("cleveland", "hungarian", "switzerland", "va")
@@ -158,3 +158,18 @@ def test_real_flamby_test_rows_survive_the_carving_of_validation(site: str) -> N
     assert carved.split is not None
     np.testing.assert_array_equal(carved.split == SPLITS.index("test"), data.split == SPLITS.index("test"))
     assert (carved.split == SPLITS.index("validation")).any()
+
+
+def test_five_grades_are_the_labels_as_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path, monkeypatch, LINES)
+    graded = Heart(label="severity")
+    assert graded.load("va").labels.tolist() == [0, 3, 1, 0, 1, 0]
+    assert len(graded.describe().classes) == 5
+    # the label changes neither who is a patient nor who is in which split
+    for split in ("patients", "flamby"):
+        one, two = (Heart(split=split, label=label).load("va") for label in ("binary", "severity"))
+        np.testing.assert_array_equal(one.patients, two.patients)
+        np.testing.assert_array_equal(one.split, two.split)
+        np.testing.assert_array_equal(one.labels, two.labels > 0)
+    with pytest.raises(ConfigError, match="'grades'"):
+        Heart(label="grades")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wardround.data.root import data_root
 from wardround.data.table import cell_reader, read_cell, read_lines
+from wardround.data.tables.sites import first_equal_row
 from wardround.errors import ConfigError, DataError
 from wardround.types import SPLITS, Column, Description, SiteData
 
@@ -44,6 +45,12 @@ _ZERO_MEANS_MISSING = ("trestbps", "chol")
 _OFTEN_MISSING = ("slope", "ca", "thal")
 
 
+_CLASSES = {
+    "binary": ("no disease", "heart disease"),
+    "severity": ("no disease", "severity 1", "severity 2", "severity 3", "severity 4"),
+}
+
+
 class Heart:
     """920 patients of four hospitals, 13 columns; label 1 is any narrowing of more than 50 % (num > 0).
 
@@ -52,18 +59,22 @@ class Heart:
             and thal leave (a recorded 0 is no gap there), and 66 % of each hospital's rows train (seed 43).
         zero_is_missing: take a resting blood pressure or cholesterol of 0 as 'not measured'; False keeps the number,
             as FLamby does.
+        label: `binary`, or `severity`, the five grades of num as recorded; Budapest records every narrowing as 1.
 
     Raises:
-        ConfigError: `split` is neither.
+        ConfigError: a value that none of these takes.
     """
 
-    def __init__(self, split: str = "patients", zero_is_missing: bool = True) -> None:
+    def __init__(self, split: str = "patients", zero_is_missing: bool = True, label: str = "binary") -> None:
+        if label not in _CLASSES:
+            raise ConfigError(f"data.options.label = {label!r}: expected 'binary' or 'severity'")
         if split not in ("patients", "flamby"):
             raise ConfigError(f"data.options.split = {split!r}: expected 'patients' or 'flamby'")
         if not isinstance(zero_is_missing, bool):
             raise ConfigError(f"data.options.zero_is_missing = {zero_is_missing!r}: expected true or false")
         self.split = split
         self.zero_is_missing = zero_is_missing
+        self.label = label
 
     def describe(self) -> Description:
         """Four hospitals, 13 columns of which 7 are categorical."""
@@ -78,12 +89,12 @@ class Heart:
                 Column(name=c.name, kind=c.kind, levels=c.levels, missing_codes=(0.0,)) if c.name in coded else c
                 for c in _COLUMNS
             ),
-            classes=("no disease", "heart disease"),
+            classes=_CLASSES[self.label],
             natural=True,
         )
 
     def load(self, site: str) -> SiteData:
-        """One hospital's rows: features float64 [n, 13], labels int64 [n] in {0, 1}.
+        """One hospital's rows: features float64 [n, 13], labels int64 [n] in {0, 1}, or 0 to 4 with `severity`.
 
         One row is one patient; with the drawn split, rows that are equal in every cell count as one patient, so that
         they fall into the same split. FLamby's fixed split takes rows for patients (one pair of equal rows at `va`
@@ -102,13 +113,15 @@ class Heart:
             raise DataError(f"{path} has no rows: fetch it again from {_SOURCE}")
         if self.split == "flamby":
             values = values[_complete(values)]
-        features, labels = values[:, :-1].copy(), (values[:, -1] > 0).astype(np.int64)
-        patients = np.arange(len(values)) if self.split == "flamby" else _first_equal_row(values)
+        features, grades = values[:, :-1].copy(), values[:, -1].astype(np.int64)
+        ill = (grades > 0).astype(np.int64)
+        patients = np.arange(len(values)) if self.split == "flamby" else first_equal_row(values)
         if self.zero_is_missing:
             for column, name in enumerate(c.name for c in _COLUMNS):
                 if name in _ZERO_MEANS_MISSING:
                     features[features[:, column] == 0.0, column] = math.nan
-        split = _flamby_split(labels, site) if self.split == "flamby" else None
+        split = _flamby_split(ill, site) if self.split == "flamby" else None
+        labels = grades if self.label == "severity" else ill
         return SiteData(features=features, labels=labels, patients=patients, split=split)
 
 
@@ -134,14 +147,6 @@ def _read(path: Path) -> NDArray[np.float64]:
 def _complete(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     counted = [column.name not in _OFTEN_MISSING for column in _COLUMNS]
     return np.asarray(~np.isnan(values[:, :-1][:, counted]).any(axis=1))
-
-
-def _first_equal_row(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """For each row the index of the first row equal to it, int64 [n]; two gaps are equal."""
-    # NaN differs from itself, and no cell is infinite
-    comparable = np.nan_to_num(values, nan=-math.inf)
-    _, first, inverse = np.unique(comparable, axis=0, return_index=True, return_inverse=True)
-    return np.asarray(first[inverse.reshape(-1)], dtype=np.int64)
 
 
 def _flamby_split(labels: NDArray[np.int64], site: str) -> NDArray[np.int8]:

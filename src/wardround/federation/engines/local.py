@@ -47,7 +47,7 @@ class LocalEngine:
             for side in self.host.records.row_shape:
                 features *= side
             rows = int(self.host.records.count(self.sites, "train").max(initial=1))
-            steps = work.local_steps or (work.local_epochs or 1) * -(-rows // work.batch_size)
+            steps = work.most_steps(rows)
             # parameters with their copies; one batch with its activations; the plan of all batches and its working arrays
             each = 8 * (width + 4 * work.batch_size * features + 6 * steps * work.batch_size)
             self._chunk = max(self.host.workers, min(_LARGEST, _BUDGET // each))

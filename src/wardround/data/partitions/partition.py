@@ -1,45 +1,57 @@
-"""Dealing a pool of records to simulated sites, by patient.
-
-`dirichlet` is the label skew of Li et al.: Federated learning on non-IID data silos (NIID-Bench), ICDE 2022, after Hsu,
-Qi, Brown: Measuring the effects of non-identical data distribution for federated visual classification, 2019: for each
-class c, proportions p_c ~ Dirichlet(alpha) over the sites, and that many of the class's patients to each.
-"""
+"""Dealing a pool of records to simulated sites, by patient, and making their features differ."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wardround.config.job import PartitionSpec
-from wardround.errors import DataError
+from wardround.data.partitions.features import skewed
+from wardround.data.partitions.patients import Dealing, Ints, Patients
+from wardround.data.partitions.registry import NATURAL, build
+from wardround.errors import ConfigError, DataError
 from wardround.streams import generator
-from wardround.types import SiteData
+from wardround.types import Column, SiteData
 
 _DRAWS = 1000
 
 
-def partition(data: Mapping[str, SiteData], spec: PartitionSpec, *, seed: int, classes: int) -> dict[str, SiteData]:
+def partition(
+    data: Mapping[str, SiteData],
+    spec: PartitionSpec,
+    *,
+    seed: int,
+    classes: int,
+    columns: Sequence[Column] = (),
+) -> dict[str, SiteData]:
     """Sites by name, in canonical order; every row of `data` is in exactly one of them.
 
-    `natural` returns the sites as they are. Otherwise they are merged into one pool whose patients are dealt to
+    `natural` keeps the sites as they are. Otherwise they are merged into one pool whose patients are dealt to
     `spec.sites` sites `site-1`, `site-2`, ... (padded with zeros to equal width); an official split stays with its
-    rows.
+    rows. Then `spec.features` changes features, and nothing else.
 
     Args:
         data: site name -> records; patients of different sites are different patients.
         spec: what to do.
         seed: the run's seed.
         classes: number of classes; labels are 0..classes-1.
+        columns: the columns of a table, () for arrays.
 
     Raises:
-        DataError: no rows, more sites than patients, a label out of range, pools that do not fit together, or no
-            Dirichlet draw in 1000 gives every site `spec.min_rows` rows.
+        ConfigError: an unknown kind, or skewed features that these columns do not have.
+        DataError: no rows, more sites than patients, a label out of range, pools that do not fit together, or no draw of
+            1000 gives every site `spec.min_rows` rows.
     """
-    if spec.kind == "natural":
-        return dict(sorted(data.items()))
+    sites = dict(sorted(data.items())) if spec.kind == NATURAL else _dealt(data, spec, seed, classes)
+    return skewed(sites, spec.features, seed=seed, columns=tuple(columns))
+
+
+def _dealt(data: Mapping[str, SiteData], spec: PartitionSpec, seed: int, classes: int) -> dict[str, SiteData]:
+    dealing = build(spec)
     pool = _pool(data)
     identifiers, patient = np.unique(pool.patients, return_inverse=True)
     patient = patient.reshape(-1)
@@ -50,14 +62,46 @@ def partition(data: Mapping[str, SiteData], spec: PartitionSpec, *, seed: int, c
         )
     if pool.labels.min() < 0 or pool.labels.max() >= classes:
         raise DataError(f"labels lie in {pool.labels.min()}..{pool.labels.max()}, expected 0..{classes - 1}")
-    rng = generator("partition", spec.kind, seed)
-    if spec.kind == "iid":
-        owner = _iid(len(identifiers), spec.sites, rng)
-    else:
-        label = np.zeros(len(identifiers), dtype=np.int64)
-        np.maximum.at(label, patient, pool.labels)
-        owner = _dirichlet(label, np.bincount(patient), spec, rng)
+    label = np.zeros(len(identifiers), dtype=np.int64)
+    np.maximum.at(label, patient, pool.labels)
+    patients = Patients(labels=label, rows=np.bincount(patient))
+    owner = _owner(dealing, patients, spec, generator("partition", spec.kind, seed))
     return _deal(pool, owner[patient], spec.sites)
+
+
+def _owner(dealing: Dealing, patients: Patients, spec: PartitionSpec, rng: np.random.Generator) -> Ints:
+    """The site of each patient, int64 [patients]: the first draw in which every site has its rows."""
+    total = int(patients.rows.sum())
+    if spec.sites * spec.min_rows > total:
+        raise DataError(
+            f"partition.sites = {spec.sites} of partition.min_rows = {spec.min_rows} rows each need "
+            f"{spec.sites * spec.min_rows} rows, and there are {total}: lower one of them"
+        )
+    most, draws = 0, 0
+    for owner in islice(dealing.deal(patients, spec.sites, rng), _DRAWS):
+        draws += 1
+        _check(owner, patients, spec)
+        smallest = int(np.bincount(owner, weights=patients.rows, minlength=spec.sites).min())
+        if smallest >= spec.min_rows:
+            return owner
+        most = max(most, smallest)
+    said = getattr(dealing, "advice", "use fewer sites")
+    raise DataError(
+        f"partition.kind = {spec.kind}: no draw of {draws} gave each of {spec.sites} sites "
+        f"partition.min_rows = {spec.min_rows} rows (the best left one site with {most}): lower partition.min_rows, {said}"
+    )
+
+
+def _check(owner: Ints, patients: Patients, spec: PartitionSpec) -> None:
+    if owner.shape != (len(patients),) or owner.dtype.kind not in "iu":
+        raise ConfigError(
+            f"partition.kind = {spec.kind!r}: deal gave {owner.dtype} {owner.shape}, expected a site for each of "
+            f"{len(patients)} patients, int64 [{len(patients)}]"
+        )
+    if owner.min() < 0 or owner.max() >= spec.sites:
+        raise ConfigError(
+            f"partition.kind = {spec.kind!r}: deal gave sites {owner.min()}..{owner.max()}, expected 0..{spec.sites - 1}"
+        )
 
 
 def _pool(data: Mapping[str, SiteData]) -> SiteData:
@@ -88,50 +132,7 @@ def _named(site: str, patients: NDArray[Any]) -> NDArray[np.str_]:
     return np.char.add(f"{site}/", patients.astype(np.str_))
 
 
-def _iid(patients: int, sites: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """The site of each patient, int64 [patients]; sites differ by one patient at most."""
-    owner = np.empty(patients, dtype=np.int64)
-    owner[rng.permutation(patients)] = np.arange(patients) * sites // patients
-    return owner
-
-
-def _dirichlet(
-    label: NDArray[np.int64], rows: NDArray[np.int64], spec: PartitionSpec, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """The site of each patient, int64 [patients], from labels and numbers of rows a patient."""
-    advice = "lower partition.min_rows, raise partition.alpha, or use fewer sites"
-    total = int(rows.sum())
-    if spec.sites * spec.min_rows > total:
-        raise DataError(
-            f"partition.sites = {spec.sites} of partition.min_rows = {spec.min_rows} rows each need "
-            f"{spec.sites * spec.min_rows} rows, and there are {total}: lower one of them"
-        )
-    members = [rng.permutation(np.flatnonzero(label == c)) for c in np.unique(label)]
-    owner = np.empty(len(label), dtype=np.int64)
-    fewest = 0
-    for _ in range(_DRAWS):
-        _draw(members, spec, rng, owner)
-        smallest = int(np.bincount(owner, weights=rows, minlength=spec.sites).min())
-        if smallest >= spec.min_rows:
-            return owner
-        fewest = max(fewest, smallest)
-    raise DataError(
-        f"no Dirichlet draw in {_DRAWS} gave each of {spec.sites} sites partition.min_rows = {spec.min_rows} rows with "
-        f"partition.alpha = {spec.alpha} (the best left one site with {fewest}): {advice}"
-    )
-
-
-def _draw(
-    members: Sequence[NDArray[np.intp]], spec: PartitionSpec, rng: np.random.Generator, owner: NDArray[np.int64]
-) -> None:
-    """Deal each class's patients, already in random order, by proportions drawn anew."""
-    for patients in members:
-        proportions = rng.dirichlet(np.full(spec.sites, spec.alpha))
-        cuts = (np.cumsum(proportions) * len(patients)).astype(np.int64)[:-1]
-        owner[patients] = np.searchsorted(cuts, np.arange(len(patients)), side="right")
-
-
-def _deal(pool: SiteData, owner: NDArray[np.int64], sites: int) -> dict[str, SiteData]:
+def _deal(pool: SiteData, owner: Ints, sites: int) -> dict[str, SiteData]:
     """The pool's rows by site, in the pool's order within each."""
     order = np.argsort(owner, kind="stable")
     # sorted once, a site's rows are a slice: work is rows + sites, not rows x sites

@@ -1,0 +1,1 @@
+"""Dealing records to simulated sites: a file a kind, and what makes sites' features differ."""
