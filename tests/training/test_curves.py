@@ -5,21 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from drawn_tables import tables
 from wardround.errors import ConfigError
 from wardround.training.bootstrap import bands
 from wardround.training.curves import POINTS, calibration, precision_recall_curve, roc_curve
 from wardround.training.metrics import ScoreTable, measure
-
-tied = st.integers(0, 8).map(lambda k: k / 8)
-free = st.floats(0.0, 1.0, allow_subnormal=False)
-rows = st.tuples(st.one_of(tied, free), st.integers(0, 4), st.integers(0, 4))
-tables = st.lists(rows, min_size=1, max_size=30).map(
-    lambda drawn: ScoreTable(
-        scores=[r[0] for r in drawn], positives=[r[1] for r in drawn], negatives=[r[2] for r in drawn]
-    )
-)
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from drawn_tables import free, tables, tied
 from wardround.errors import DataError
 from wardround.training.curves import calibration
 from wardround.training.metrics import (
@@ -16,15 +17,6 @@ from wardround.training.metrics import (
     histogram,
     measure,
     measure_weightings,
-)
-
-tied = st.integers(0, 8).map(lambda k: k / 8)
-free = st.floats(0.0, 1.0, allow_subnormal=False)
-rows = st.tuples(st.one_of(tied, free), st.integers(0, 4), st.integers(0, 4))
-tables = st.lists(rows, min_size=1, max_size=30).map(
-    lambda drawn: ScoreTable(
-        scores=[r[0] for r in drawn], positives=[r[1] for r in drawn], negatives=[r[2] for r in drawn]
-    )
 )
 
 

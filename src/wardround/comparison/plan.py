@@ -17,6 +17,7 @@ from wardround.algorithms import presets
 from wardround.config.job import Job
 from wardround.config.load import from_mapping
 from wardround.errors import ConfigError
+from wardround.federation.baselines import changed
 from wardround.judgement import ALONE, CENTRALIZED, FEDERATED
 
 BASELINES = (CENTRALIZED, ALONE)
@@ -121,17 +122,13 @@ class Plan:
         ]
 
     def _trial(self, method: str, setting: Setting, seed: int, number: int, configuration: Configuration) -> Trial:
+        changes: dict[str, Any] = {f"partition.{key}": value for key, value in setting.changes.items()}
+        changes |= {"seed": seed, **configuration}
+        # one process is one thread, and figures come from the comparison
+        changes |= {"engine.workers": 1, "engine.threads": self.job.engine.threads or 1}
+        changes |= {"evaluation.bootstrap": 0, "evaluation.baselines": (), "evaluation.sites": True}
         try:
-            job = _with_method(self.job, method)
-            tree = job.model_dump(mode="json")
-            tree["seed"] = seed
-            tree["partition"].update(setting.changes)
-            for key, value in configuration.items():
-                _put(tree, key, value)
-            # one process is one thread, and figures come from the comparison
-            tree["engine"] |= {"workers": 1, "threads": job.engine.threads or 1}
-            tree["evaluation"] |= {"bootstrap": 0, "baselines": [], "sites": True}
-            job = from_mapping(tree, where=f"method {method}")
+            job = changed(_with_method(self.job, method), changes)
         except ValidationError as error:
             raise ConfigError(f"method {method}: {error}") from error
         return Trial(
@@ -223,14 +220,6 @@ def _with_method(job: Job, method: str) -> Job:
     if ":" in method:
         return from_mapping(job.model_dump(mode="json") | {"algorithm": {"name": method}}, where=f"method {method}")
     return presets.apply(job, "fedavg" if method in BASELINES else method)
-
-
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
-    *parents, leaf = key.split(".")
-    node = tree
-    for parent in parents:
-        node = node[parent]
-    node[leaf] = value
 
 
 def _setting(alpha: str) -> Setting:

@@ -19,7 +19,7 @@ def sites_asked(job: Job, sites: int) -> int:
 
 def alone(job: Job) -> Job:
     """Each site by itself: the same loop with every name local, its own preprocessing, and every site in every round."""
-    return _changed(
+    return changed(
         job,
         {
             "data.preprocessing.standardize": "site" if job.data.preprocessing.standardize != "none" else "none",
@@ -39,7 +39,7 @@ def centralized(job: Job, sites: int) -> Job:
     asked, steps = sites_asked(job, sites), job.training.local_steps
     if steps is not None:
         steps = (steps[0] * asked, steps[1] * asked) if isinstance(steps, tuple) else steps * asked
-    return _changed(
+    return changed(
         job,
         {
             "model.local": (),
@@ -59,7 +59,7 @@ def finetuned(job: Job, local: Collection[str]) -> Job:
         local: names that stay at the sites in it.
     """
     spec = job.finetuning
-    return _changed(
+    return changed(
         job,
         {
             "model.local": (*sorted(local), *spec.layers),
@@ -76,7 +76,8 @@ def finetuned(job: Job, local: Collection[str]) -> Job:
     )
 
 
-def _changed(job: Job, changes: Mapping[str, Any]) -> Job:
+def changed(job: Job, changes: Mapping[str, Any]) -> Job:
+    """The job with other values at dotted keys. Raises pydantic's ValidationError where they mean nothing."""
     tree = job.model_dump()
     for path, value in changes.items():
         *parents, leaf = path.split(".")
