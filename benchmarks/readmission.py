@@ -271,7 +271,9 @@ def main() -> None:
     positives = [int(rows.column("labels")[own].sum()) for rows, own in zip(seeds, test, strict=True)]
     print(f"{description.title}. {len(seeds[0].sites)} sites, {len(seeds)} seeds.")
     print(f"Test rows a seed: {int(test[0].sum())}, of which readmitted: {', '.join(map(str, positives))}.\n")
-    print("| model | chosen most often on validation | validation loss | test AUROC | within sites | minus pooled logistic |")
+    print(
+        "| model | chosen most often on validation | validation loss | test AUROC | within sites | minus pooled logistic |"
+    )
     print("|---|---|---|---|---|---|")
     for name, (configuration, loss, scores) in chosen.items():
         gap = "" if name == REFERENCE else interval(areas[name] - areas[REFERENCE])

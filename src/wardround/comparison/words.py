@@ -117,8 +117,9 @@ def _basis(result: Mapping[str, Any]) -> str:
         if budget > 1
         else "nothing was tuned: every method has the job's own hyper-parameters"
     )
+    drawn = "split and initial model" if result["settings"] == ["natural"] else "partition, split and initial model"
     return (
-        f"Rests on {seeds} seeds (partition, split and initial model drawn anew from the same patients); {tuned}. "
+        f"Rests on {seeds} seeds ({drawn} drawn anew from the same patients); {tuned}. "
         "Intervals are 95 %, corrected for patients that seeds share (Nadeau and Bengio 2003); 'higher' and 'lower' hold "
         "after Holm's correction for all comparisons at once. They speak of these hospitals' patients, not of other hospitals."
     )
