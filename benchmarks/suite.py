@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import command
 
-PARTS = ("rounds", "ragged", "sites", "startup", "parts", "switches")
+PARTS = ("rounds", "ragged", "sites", "startup", "parts", "switches", "augment")
 PAGE = Path(__file__).with_name("README.md")
 
 

@@ -10,11 +10,13 @@ from wardround.config.job import Job
 from wardround.federation.rounds import Outcome
 from wardround.federation.site import Host
 from wardround.judgement import Arm
+from wardround.models.freeze import frozen_of
 from wardround.store.run import Run
+from wardround.training.tables import Cut
 from wardround.types import LOCAL, Description
 
 
-def save_overlays(folder: Run, host: Host, outcome: Outcome, threshold: float) -> None:
+def save_overlays(folder: Run, host: Host, outcome: Outcome, threshold: Cut) -> None:
     """What stays at each site at the selected round, its own preprocessing included, and their mean for a stranger."""
     local = outcome.network.local
     if not (local or host.own):
@@ -24,15 +26,15 @@ def save_overlays(folder: Run, host: Host, outcome: Outcome, threshold: float) -
         arrays = {n.removeprefix(LOCAL): v[0].cpu() for n, v in states.items() if n.startswith(LOCAL)}
         own = host.own.get(site)
         stored = json.dumps(own.to_json() if own else None)
-        metadata = {"site": site, "preprocessing": stored, "threshold": repr(threshold)}
+        metadata = {"site": site, "preprocessing": stored, "threshold": json.dumps(threshold)}
         folder.write_tensors(f"overlays/{quote(site, safe='')}.safetensors", arrays, metadata)
     if outcome.overlay:
-        metadata = {"site": "", "preprocessing": "null", "threshold": repr(threshold)}
+        metadata = {"site": "", "preprocessing": "null", "threshold": json.dumps(threshold)}
         folder.write_tensors("overlay-average.safetensors", outcome.overlay, metadata)
 
 
 def save_model(folder: Run, job: Job, description: Description, arm: Arm) -> None:
-    """One file with the selected round's shared part; its header has the preprocessing, the threshold and the job."""
+    """One file with the selected round's shared part and what never trained; its header has all else that scoring needs."""
     outcome = arm.outcome
     stored = outcome.preprocessing.to_json() if outcome.preprocessing else None
     metadata = {
@@ -44,9 +46,11 @@ def save_model(folder: Run, job: Job, description: Description, arm: Arm) -> Non
         "schema": description.schema,
         "classes": json.dumps(list(description.classes)),
         "shape": json.dumps([len(outcome.preprocessing.names)] if outcome.preprocessing else list(description.shape)),
-        "threshold": repr(arm.threshold),
+        "scale": json.dumps(description.scale),
+        "threshold": json.dumps(arm.threshold),
+        "multilabel": json.dumps(description.multilabel),
         "selected_round": str(outcome.selected),
         "personalized": json.dumps(arm.personalized or job.finetuning.epochs > 0),
     }
-    model = outcome.server.model
-    folder.write_tensors("model.safetensors", {**model.params, **model.buffers}, metadata)
+    model, frozen = outcome.server.model, frozen_of(outcome.network.module)
+    folder.write_tensors("model.safetensors", {**frozen, **model.params, **model.buffers}, metadata)

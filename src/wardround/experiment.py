@@ -9,11 +9,13 @@ of the model staying at its site.
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from wardround.channels import registry as channels
 from wardround.config.job import Job
 from wardround.config.plugins import construct, resolve
 from wardround.data import registry as datasets
-from wardround.data.check import check_records
+from wardround.data.check import check_groups, check_records
 from wardround.data.heterogeneity import measure
 from wardround.data.partitions.partition import partition
 from wardround.data.split import split_sites
@@ -35,24 +37,34 @@ from wardround.errors import ConfigError, DataError, Refused, RunError, StorageE
 from wardround.federation import messages
 from wardround.federation.baselines import alone, centralized, finetuned, sites_asked
 from wardround.federation.engines.local import LocalEngine
+from wardround.federation.maps import maps
 from wardround.federation.records import Records
 from wardround.federation.rounds import Federation, Listener, Start
 from wardround.federation.site import Host
 from wardround.judgement import ALONE, CENTRALIZED, FEDERATED, FINETUNED, Arm, Result
 from wardround.models import registry as models
+from wardround.models.pretrained import locate
+from wardround.report.evidence import MAPS
 from wardround.store.atomic import sha256
 from wardround.store.run import Run
 from wardround.store.states import StateTable
+from wardround.training.gradcam import convolves
 from wardround.types import LOCAL, SPLITS, Description, Message, Request, SiteData
 
 ENGINES = {"local": "wardround.federation.engines.local:LocalEngine"}
 
 
 def records_of(job: Job) -> tuple[Description, dict[str, SiteData]]:
-    """The dataset's description, and each site's records with their split.
+    """The dataset's description, and the records, with their split, of each site that takes part; see `divided`."""
+    description, sites, _ = divided(job)
+    return description, sites
+
+
+def divided(job: Job) -> tuple[Description, dict[str, SiteData], dict[str, SiteData]]:
+    """The dataset's description, each site's records with their split, and those of sites held out, all of them test rows.
 
     Raises:
-        ConfigError: a partition that the data do not allow.
+        ConfigError: a partition that the data do not allow, or a held-out site that there is not.
         DataError: records absent, malformed or too few.
     """
     dataset = datasets.build(job.data)
@@ -61,7 +73,7 @@ def records_of(job: Job) -> tuple[Description, dict[str, SiteData]]:
         raise DataError(
             f"data.dataset = {job.data.dataset!r} has {len(description.classes)} classes: expected two or more to tell apart"
         )
-    if len(description.classes) > 2 and job.evaluation.threshold != 0.5:
+    if len(description.classes) > 2 and not description.multilabel and job.evaluation.threshold != 0.5:
         raise ConfigError(
             f"evaluation.threshold belongs to two classes, and data.dataset = {job.data.dataset!r} has "
             f"{len(description.classes)}: leave it out; a row is called the most probable of them"
@@ -73,13 +85,57 @@ def records_of(job: Job) -> tuple[Description, dict[str, SiteData]]:
     raw = {site: dataset.load(site) for site in description.sites}
     check_records(description, raw)
     sites = partition(raw, job.partition, seed=job.seed, classes=len(description.classes), columns=description.columns)
+    if job.evaluation.aggregate != "none":
+        check_groups(description, sites)
+    held_out = {
+        site: replace(own, split=np.full(len(own.labels), SPLITS.index("test"), dtype=np.int8))
+        for site, own in _held_out(job, sites).items()
+    }
+    sites = {site: own for site, own in sites.items() if site not in held_out}
     split = split_sites(sites, job.data.split, seed=job.seed)
     if not any(np.any(data.split == SPLITS.index("test")) for data in split.values()):
         raise DataError(
             f"no test rows: data.split.test = {job.data.split.test} of so few patients a site leaves none, and nothing could be "
             "judged; raise it, or use fewer sites"
         )
-    return description, split
+    return description, split, held_out
+
+
+def _held_out(job: Job, sites: Mapping[str, SiteData]) -> dict[str, SiteData]:
+    asked = job.evaluation.held_out
+    unknown = [site for site in asked if site not in sites]
+    if unknown:
+        raise ConfigError(
+            f"evaluation.held_out = {unknown[0]!r} is no site: these are {', '.join(list(sites)[:20])}"
+            f"{' and others' if len(sites) > 20 else ''}"
+        )
+    if asked and len(set(asked)) == len(sites):
+        raise ConfigError(
+            "evaluation.held_out names every site, and none is left to train: leave at least one out of it"
+        )
+    return {site: sites[site] for site in asked}
+
+
+def _check_maps(job: Job, description: Description) -> None:
+    """Refuse maps that could not be made, before anything trains."""
+    if not job.evaluation.maps:
+        return
+    if job.evaluation.release_scores is False:
+        raise Refused(
+            "evaluation.maps writes pictures of patients, and evaluation.release_scores is false: not even scores may leave a "
+            "site; leave maps out"
+        )
+    dtype = torch.float64 if job.training.dtype == "float64" else torch.float32
+    if description.columns or not convolves(
+        models.build(
+            job.model, description.shape, len(description.classes), seed=job.seed, dtype=dtype,
+            multilabel=description.multilabel,
+        )
+    ):  # fmt: skip
+        raise ConfigError(
+            f"evaluation.maps = {job.evaluation.maps} needs images and a model with convolutions, and this is "
+            f"{job.model.name} on {description.name}: leave maps out"
+        )
 
 
 def device_of(name: str) -> torch.device:
@@ -122,20 +178,25 @@ def run(
     _check_names(job)
     if job.engine.threads is not None:
         torch.set_num_threads(job.engine.threads)
-    description, data = records_of(job)
+    description, data, held_out = divided(job)
+    _check_maps(job, description)
     _check_participation(job, len(data))
     heterogeneity = measure(description, data)
     if job.evaluation.release_scores is False:
         del heterogeneity["shifts"]  # a site's own figures
-    records = Records(description, data)
-    del data  # copied
+    grouped = job.evaluation.aggregate != "none"
+    records = Records(description, data, grouped=grouped)
+    strangers = Records(description, held_out, grouped=grouped) if held_out else None
+    del data, held_out  # copied
     facts = facts_of(job, records)
+    if strangers is not None:
+        facts["held_out"] = strangers.fingerprint()
     if overwrite and not resume:
         Run.discard(out)
     folder = _open(out, job, facts, resume=resume)
     try:
         with folder:
-            return _complete(job, folder, description, records, heterogeneity, report, listener)
+            return _complete(job, folder, description, records, strangers, heterogeneity, report, listener)
     except Exception:
         if not resume and not folder.completed:
             Run.discard(out)
@@ -143,8 +204,8 @@ def run(
 
 
 def _complete(
-    job: Job, folder: Run, description: Description, records: Records, heterogeneity: Result, report: bool,
-    listener: Listener,
+    job: Job, folder: Run, description: Description, records: Records, strangers: Records | None, heterogeneity: Result,
+    report: bool, listener: Listener,
 ) -> Result:  # fmt: skip
     whole = all((folder.path / name).exists() for name in ("result.json", "model.safetensors"))
     if folder.status == "done" and whole:
@@ -153,7 +214,8 @@ def _complete(
             _write_report(folder, recorded, listener)
         return recorded
     try:
-        result = _experiment(job, folder, description, records, listener) | {"heterogeneity": heterogeneity}
+        result = _experiment(job, folder, description, records, strangers, listener)
+        result["heterogeneity"] = heterogeneity
         folder.write_json("result.json", result)
         if report:
             _write_report(folder, result, listener)
@@ -189,6 +251,8 @@ def _check_names(job: Job) -> None:
     aggregation.build(job.aggregation)
     channels.build(job.privacy.channel)
     resolve(job.model.name, models.MODELS, "model.name")
+    if job.model.pretrained is not None:
+        locate(job.model)
     engine = resolve(job.engine.kind, ENGINES, "engine.kind")
     if CENTRALIZED in job.evaluation.baselines and not getattr(engine, "merges", False):
         raise Refused(
@@ -218,7 +282,9 @@ def _check_participation(job: Job, sites: int) -> None:
         )
 
 
-def _experiment(job: Job, folder: Run, description: Description, records: Records, listener: Listener) -> Result:
+def _experiment(
+    job: Job, folder: Run, description: Description, records: Records, strangers: Records | None, listener: Listener
+) -> Result:
     federated = train_arm(FEDERATED, job, folder, description, records, listener)
     arms = {FEDERATED: federated}
     for name in job.evaluation.baselines:
@@ -234,7 +300,12 @@ def _experiment(job: Job, folder: Run, description: Description, records: Record
             )
     artifacts.save_model(folder, job, description, federated)
     listener({"event": "figures"})
-    return judgement.result_of(job, folder, description, records, arms)
+    result = judgement.result_of(job, folder, description, records, arms)
+    if strangers is not None:
+        result["held_out"] = judgement.held_out(job, records, strangers, arms, device_of(job.engine.device))
+    if job.evaluation.maps:
+        result["maps"] = json.loads(folder.read_tensors(MAPS)[1]["facts"])
+    return result
 
 
 def _kept(folder: Run, arm: Arm) -> Start:
@@ -291,6 +362,9 @@ def train_arm(
             outcome=outcome, history=federation.history(), threshold=scores.threshold(job.evaluation.threshold),
             scores=scores, personalized=personalized,
         )  # fmt: skip
+        if name == FEDERATED and job.evaluation.maps:
+            arrays, facts = maps(engine.host, outcome, job.evaluation.maps)
+            folder.write_tensors(MAPS, arrays, {"facts": json.dumps(facts)})
         if name in (FEDERATED, FINETUNED):
             artifacts.save_overlays(folder, engine.host, outcome, arm.threshold)
         return arm
@@ -315,7 +389,8 @@ def _engine(job: Job, host: Host) -> LocalEngine:
 
 def facts_of(job: Job, records: Records) -> dict[str, Any]:
     """What a run's folder says of its surroundings: a resumed run must find the same."""
-    return {
+    weights = {} if job.model.pretrained is None else {"pretrained": sha256(locate(job.model))}
+    return weights | {
         "data": records.fingerprint(),
         "device": str(device_of(job.engine.device)),
         "plugins": _plugin_code(job),

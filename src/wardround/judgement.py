@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from wardround.config.job import Job, OperatingPointSpec
 from wardround.federation import messages
+from wardround.federation import strangers as strange
 from wardround.federation.records import Records
 from wardround.federation.rounds import Outcome
 from wardround.plots.labels import LOWER_IS_BETTER
@@ -22,11 +24,12 @@ from wardround.training import bootstrap, tables
 from wardround.training import figures as compare
 from wardround.training.curves import calibration, precision_recall_curve, roc_curve
 from wardround.training.fairness import sides, spread
+from wardround.training.label_tables import LabelSums, LabelTable, cuts
 from wardround.training.metrics import ScoreTable
 from wardround.training.operating import choose_threshold
-from wardround.training.tables import Table
+from wardround.training.tables import Cut, Table, single
 from wardround.training.target import reached
-from wardround.types import Description, Engine, Message, Request, Split
+from wardround.types import SPLITS, Description, Engine, Message, Request, Split
 
 FEDERATED, CENTRALIZED, ALONE, MAJORITY = "federated", "centralized", "local", "majority"
 FINETUNED = "finetuned"
@@ -38,6 +41,7 @@ BY_SITE = ("auroc", "auprc", "accuracy", "balanced_accuracy", "brier")
 
 Result = dict[str, Any]
 Tables = dict[str, Table]
+Counts = Sequence[float] | Sequence[Sequence[float]]
 Threshold = float | Literal["balanced", "accuracy"] | OperatingPointSpec
 
 
@@ -47,21 +51,29 @@ class Scores:
 
     Attributes:
         validation, test: site -> its rows, or one pooled histogram under the name `all sites`.
-        training: rows of each class that were trained on, for the majority class; None where sites tell their own counts.
+        training: rows of each class that were trained on, for the majority class, or without and with each label, [L, 2]; None
+            where sites tell their own counts.
         by_site: whether the tables are rows of sites, exact and aligned between models.
     """
 
     validation: Tables
     test: Tables
-    training: Sequence[float] | None
+    training: Counts | None
     by_site: bool
 
-    def threshold(self, how: Threshold) -> float:
-        """The decision threshold, from validation rows alone; 0.5 where there are none to choose it on."""
+    def threshold(self, how: Threshold) -> Cut:
+        """The decision threshold, from validation rows alone; 0.5 where there are none to choose it on.
+
+        Of labels, each one's own where a rule chooses it.
+        """
         rule = how.model_dump(exclude_none=True) if isinstance(how, OperatingPointSpec) else how
         rows = tables.merge(self.validation.values())
         if isinstance(rows, ScoreTable) and (len(rows) or not isinstance(rule, str)):
             return choose_threshold(rows, rule)
+        if isinstance(rows, LabelTable | LabelSums):
+            if isinstance(rule, float):
+                return rule
+            return tuple(choose_threshold(rows.one_vs_rest(label), rule) for label in range(rows.classes))
         return 0.5
 
     @property
@@ -77,14 +89,14 @@ class Arm:
     Attributes:
         outcome: what training gave.
         history: one entry a round.
-        threshold: probability from which on a row is called positive; of two classes alone.
+        threshold: probability from which on a row is called positive; of two classes, or of labels: for all or one each.
         scores: of held-out rows.
         personalized: whether sites have parts of their own.
     """
 
     outcome: Outcome
     history: list[dict[str, Any]]
-    threshold: float
+    threshold: Cut
     scores: Scores
     personalized: bool
 
@@ -100,7 +112,7 @@ def pooled(histograms: Mapping[Split, Table]) -> Scores:
     return Scores(
         validation={POOLED: histograms["validation"]},
         test={POOLED: histograms["test"]},
-        training=tuple(histograms["train"].class_counts + histograms["validation"].class_counts),
+        training=(histograms["train"].class_counts + histograms["validation"].class_counts).tolist(),
         by_site=False,
     )
 
@@ -125,10 +137,14 @@ def result_of(job: Job, folder: Run, description: Description, records: Records,
     result["dataset"] = {
         key: getattr(description, key) for key in ("name", "title", "source", "licence", "natural")
     } | {"classes": list(description.classes)}
+    if description.multilabel:
+        result["dataset"]["multilabel"] = True
+        if by_site:
+            result["rows"] = _rows(records)
     for name, arm in arms.items():
         result[name] = compare.figures(arm.scores.test, arm.threshold, spec.bootstrap, seed=job.seed, per_site=per_site)
     result[MAJORITY] = compare.majority(
-        _training_counts(counts, federated.scores), federated.scores.test, spec.bootstrap,
+        _training_counts(counts, result.get("rows"), federated.scores), federated.scores.test, spec.bootstrap,
         seed=job.seed, per_site=per_site,
     )  # fmt: skip
     if not by_site:
@@ -143,7 +159,7 @@ def result_of(job: Job, folder: Run, description: Description, records: Records,
     }  # fmt: skip
     outcome = federated.outcome
     names = outcome.network.local
-    two = len(description.classes) == 2
+    two = len(description.classes) == 2 and not description.multilabel
     result |= {
         "fairness": _fairness(result, arms) if per_site else {},
         "target": _target(job, arms),
@@ -155,7 +171,7 @@ def result_of(job: Job, folder: Run, description: Description, records: Records,
         "bytes_down": outcome.bytes_down,
         "executor": outcome.executor,
         "executor_reason": outcome.reason,
-        "thresholds": {name: arm.threshold for name, arm in arms.items()} if two else {},
+        "thresholds": {name: _listed(arm) for name, arm in arms.items()} if two or description.multilabel else {},
         "operating_point": {name: _operating_point(arm, result[name]) for name, arm in arms.items()} if two else {},
         "partition": counts,
         "history": {name: arm.history for name, arm in arms.items()},
@@ -171,6 +187,7 @@ def result_of(job: Job, folder: Run, description: Description, records: Records,
             "parameters": outcome.network.parameters,
             "shared": sum(v.numel() for v in outcome.network.shared.params.values()),
             "local_names": sorted(names),
+            **outcome.network.given,
         },
         "preprocessing": {"features": list(outcome.preprocessing.names) if outcome.preprocessing else []},
         "environment": folder.facts["versions"] | {key: folder.facts[key] for key in ("device", "threads")},
@@ -178,6 +195,48 @@ def result_of(job: Job, folder: Run, description: Description, records: Records,
         "finetuning": _finetuning(job, arms),
     }
     return result
+
+
+def held_out(job: Job, records: Records, strangers: Records, arms: Mapping[str, Arm], device: torch.device) -> Result:
+    """Figures of sites that never trained, under the models that are one for all: see `federation.strangers`.
+
+    Returns:
+        `rows` (site -> number), a block of figures for `federated`, `centralized` where it was trained and `majority`, and below
+        `gain` the paired differences of federated and centralised. Without row scores figures are pooled alone.
+    """
+    spec, by_site = job.evaluation, arms[FEDERATED].scores.by_site
+    found: dict[str, Tables] = {}
+    for name in (name for name in (FEDERATED, CENTRALIZED) if name in arms):
+        outcome = arms[name].outcome
+        if by_site:
+            released = strange.released(job, outcome, strangers, device)
+            found[name] = {site: tables.from_rows(s.numpy(), y.numpy()) for site, (s, y) in released.items()}
+        else:
+            found[name] = {POOLED: tables.from_sums(strange.summed(job, outcome, strangers, device))}
+    judged: Result = {
+        name: compare.figures(own, arms[name].threshold, spec.bootstrap, seed=job.seed, per_site=by_site)
+        for name, own in found.items()
+    }
+    counts = arms[FEDERATED].scores.training
+    if counts is None:
+        each = {site: records.class_counts(site) for site in records.sites}
+        rows = None
+        if strangers.description.multilabel:
+            rows = _rows(records)
+        counts = np.sum(list(_training_counts(each, rows, arms[FEDERATED].scores).values()), axis=0).tolist()
+    training = dict.fromkeys(found[FEDERATED], counts)
+    judged[MAJORITY] = compare.majority(training, found[FEDERATED], spec.bootstrap, seed=job.seed, per_site=by_site)
+    for block in judged.values():
+        if not by_site:
+            block["site_mean"] = {}
+    judged["rows"] = {site: int(strangers.count((site,), "test")[0]) for site in strangers.sites}
+    judged["gain"] = {}
+    if CENTRALIZED in found and by_site:
+        judged["gain"][CENTRALIZED] = compare.gain(
+            found[FEDERATED], found[CENTRALIZED], arms[FEDERATED].threshold, arms[CENTRALIZED].threshold, spec.bootstrap,
+            seed=job.seed, per_site=by_site,
+        )  # fmt: skip
+    return judged
 
 
 def _finetuning(job: Job, arms: Mapping[str, Arm]) -> dict[str, Any]:
@@ -192,22 +251,43 @@ def _finetuning(job: Job, arms: Mapping[str, Arm]) -> dict[str, Any]:
     }
 
 
-def _training_counts(counts: Mapping[str, dict[str, list[int]]], scores: Scores) -> Mapping[str, Sequence[float]]:
-    """Rows of each class that a majority rule may learn from, by site or pooled."""
+def _rows(records: Records) -> dict[str, dict[Split, int]]:
+    """Rows of each split at each site."""
+    return {site: {split: int(records.count((site,), split)[0]) for split in SPLITS} for site in records.sites}
+
+
+def _listed(arm: Arm) -> float | list[float]:
+    """The threshold as JSON: of labels, one each."""
+    table = arm.scores.pooled_test
+    return (
+        cuts(arm.threshold, table.classes).tolist()
+        if isinstance(table, LabelTable | LabelSums)
+        else single(arm.threshold)
+    )
+
+
+def _training_counts(
+    counts: Mapping[str, dict[str, list[int]]], rows: Mapping[str, Mapping[Split, int]] | None, scores: Scores
+) -> Mapping[str, Counts]:
+    """Rows of each class that a majority rule may learn from, by site or pooled; of labels, without and with each."""
     if scores.training is not None:
         return {POOLED: scores.training}
-    return {site: np.add(c["train"], c["validation"]).tolist() for site, c in counts.items()}
+    known = {site: np.add(c["train"], c["validation"]) for site, c in counts.items()}
+    if rows is None:
+        return {site: count.tolist() for site, count in known.items()}
+    seen = {site: of["train"] + of["validation"] for site, of in rows.items()}
+    return {site: np.stack([seen[site] - count, count], axis=1).tolist() for site, count in known.items()}
 
 
 def _curve(arm: Arm) -> dict[str, Any]:
-    """Reliability of the positive class's probability; of more classes, of the decision's."""
+    """Reliability of the positive class's probability; of more classes, of the decision's; of labels, of all together."""
     table = arm.scores.pooled_test
     curve = calibration(table if isinstance(table, ScoreTable) else table.decision())
     return {"predicted": curve["predicted"], "observed": curve["observed"], "count": curve["records"]}
 
 
 def _by_class(draw: Callable[[ScoreTable], dict[str, list[float]]], arm: Arm) -> dict[str, Any]:
-    """A curve of two classes; of more, one of each against the rest, in label order."""
+    """A curve of two classes; of more, one of each against the rest, or of each label, in label order."""
     table = arm.scores.pooled_test
     if isinstance(table, ScoreTable):
         return draw(table)

@@ -21,7 +21,11 @@ from wardround.data.tables.encode import encode, open_as
 from wardround.data.tables.schema import Schema
 from wardround.errors import DataError, MessageError, RunError
 from wardround.models import registry as models
+from wardround.models.freeze import frozen_of
+from wardround.training.label_tables import cuts
 from wardround.training.loss import scores
+from wardround.training.pictures import scaled
+from wardround.training.tables import Cut, single
 from wardround.types import Arrays
 
 
@@ -32,25 +36,30 @@ class Predictor:
     Attributes:
         job: the run that made it.
         classes: class names in label order.
-        threshold: a row is called positive from this probability on; chosen on validation rows. Of two classes alone.
+        threshold: a row is called positive from this probability on; chosen on validation rows. Of two classes, or of labels:
+            one for all of them, or one each.
+        multilabel: whether a row may have several of `classes`, or none.
         preprocessing: None for data that need none.
         schema: how a raw table is read; None for data that are no table.
+        scale: (low, high) of stored pixels, which become 0 and 1; None takes features as they are.
         site: whose overlay is used; "" for the shared model, or the mean overlay for a stranger.
         personalized: whether sites have parts of their own.
     """
 
     job: Job
     classes: tuple[str, ...]
-    threshold: float
+    threshold: Cut
+    multilabel: bool
     preprocessing: Preprocessing | None
     schema: Schema | None
+    scale: tuple[float, float] | None
     site: str
     personalized: bool
     module: torch.nn.Module
     arrays: Arrays
 
     def probabilities(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Probability of the positive class, float64 [n], or of each of more than two, [n, classes].
+        """Probability of the positive class, float64 [n], or of each of more than two and of each label, [n, classes].
 
         Args:
             features: raw rows, [n, columns] (NaN where missing) or [n, *shape].
@@ -59,9 +68,9 @@ class Predictor:
         dtype = torch.float64 if self.job.training.dtype == "float64" else torch.float32
         self.module.eval()
         with torch.no_grad():
-            rows = torch.from_numpy(np.ascontiguousarray(ready)).to(dtype)
+            rows = scaled(torch.from_numpy(np.ascontiguousarray(ready)).to(dtype), self.scale)
             logits = functional_call(self.module, self.arrays, (rows,))
-        return np.asarray(scores(logits).numpy(), dtype=np.float64)
+        return np.asarray(scores(logits, labelled=self.multilabel).numpy(), dtype=np.float64)
 
 
 def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
@@ -83,7 +92,8 @@ def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
         shape, classes = json.loads(meta["shape"]), tuple(json.loads(meta["classes"]))
         stored = json.loads(meta["preprocessing"])
         personalized = bool(json.loads(meta["personalized"]))
-        threshold = float(meta["threshold"])
+        threshold, multilabel = _cut(meta["threshold"]), bool(json.loads(meta.get("multilabel", "false")))
+        scale = json.loads(meta.get("scale", "null"))
         own_schema = meta.get("schema", "")
         schema = Schema.model_validate_json(own_schema) if own_schema else None
     except (KeyError, ValueError) as error:
@@ -96,11 +106,13 @@ def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
         extra, own = overlay
         arrays = {**arrays, **extra}
         stored = json.loads(own["preprocessing"]) or stored
-        threshold = float(own.get("threshold", threshold))
+        threshold = _cut(own["threshold"]) if "threshold" in own else threshold
     dtype = torch.float64 if job.training.dtype == "float64" else torch.float32
-    module = models.build(job.model, shape, len(classes), seed=job.seed, dtype=dtype)
+    # what it began with is in the file, or was learnt over
+    plain = job.model.model_copy(update={"pretrained": None})
+    module = models.build(plain, shape, len(classes), seed=job.seed, dtype=dtype, multilabel=multilabel)
     needed = models.state_of(module)
-    absent = [n for n in [*needed.params, *needed.buffers] if n not in arrays]
+    absent = [n for n in [*needed.params, *needed.buffers, *frozen_of(module)] if n not in arrays]
     if absent:
         raise RunError(
             f"{file}: it has no {', '.join(absent[:5])}: the file is incomplete, or the model's code has changed"
@@ -112,8 +124,10 @@ def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
         job=job,
         classes=classes,
         threshold=threshold,
+        multilabel=multilabel,
         preprocessing=preprocessing,
         schema=schema,
+        scale=(scale[0], scale[1]) if scale else None,
         site=site or "",
         personalized=personalized,
         module=module,
@@ -131,7 +145,9 @@ def predict(path: Path | str, rows: Path | str, *, site: str | None = None) -> l
 
     Returns:
         One mapping a row: `row` (1-based), `probability` of the positive class, `prediction` (a class name). Of more than
-        two classes, `probability` is that of the predicted one, and `probability of <class>` stands for each.
+        two classes, `probability` is that of the predicted one, and `probability of <class>` stands for each. Where rows may
+        have several labels, `prediction` joins those called with `|` (empty: none), and `probability of <label>` stands for
+        each.
     """
     predictor = load_predictor(path, site=site)
     if predictor.schema is None:
@@ -140,9 +156,17 @@ def predict(path: Path | str, rows: Path | str, *, site: str | None = None) -> l
     none = np.empty((0, len(predictor.schema.features)))
     likely = predictor.probabilities(np.concatenate([none, *(part.features for part in parts)]))
     classes = predictor.classes
-    if likely.ndim == 1:
+    if predictor.multilabel:
+        called = likely >= cuts(predictor.threshold, len(classes))
         return [
-            {"row": number, "probability": float(p), "prediction": classes[int(p >= predictor.threshold)]}
+            {"row": number, "prediction": "|".join(name for name, yes in zip(classes, own, strict=True) if yes)}
+            | {f"probability of {name}": float(p) for name, p in zip(classes, each, strict=True)}
+            for number, (each, own) in enumerate(zip(likely, called, strict=True), start=1)
+        ]
+    if likely.ndim == 1:
+        cut = single(predictor.threshold)
+        return [
+            {"row": number, "probability": float(p), "prediction": classes[int(p >= cut)]}
             for number, p in enumerate(likely, start=1)
         ]
     return [
@@ -150,6 +174,11 @@ def predict(path: Path | str, rows: Path | str, *, site: str | None = None) -> l
         | {f"probability of {name}": float(p) for name, p in zip(classes, each, strict=True)}
         for number, each in enumerate(likely, start=1)
     ]
+
+
+def _cut(text: str) -> Cut:
+    value = json.loads(text)
+    return tuple(map(float, value)) if isinstance(value, list) else float(value)
 
 
 def _read(file: Path) -> tuple[Arrays, dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -198,9 +199,11 @@ class Description:
         sites: names of the real sites; one name if the data come from one place and must be partitioned.
         columns: raw columns of a table, or () for arrays that need no tabular preprocessing (images).
         shape: shape of one row's features where `columns` is ().
-        classes: class names in label order; class 1 is the positive one where there are two.
+        classes: class names in label order; class 1 is the positive one where there are two. Where `multilabel`, label names.
+        multilabel: whether a row may have several of `classes`, or none.
         natural: whether `sites` are the data's own: real hospitals, or what stands for them (its title then says so).
         schema: how a raw table of it is read (`wardround.data.tables.schema.Schema`, as JSON); "" where `columns` say all.
+        scale: (low, high) of stored pixels, which become 0 and 1 when a batch is made; None takes features as they are.
     """
 
     name: str
@@ -211,8 +214,10 @@ class Description:
     columns: tuple[Column, ...] = ()
     shape: tuple[int, ...] = ()
     classes: tuple[str, ...] = ("negative", "positive")
+    multilabel: bool = False
     natural: bool = False
     schema: str = ""
+    scale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,16 +225,20 @@ class SiteData:
     """One site's records, raw.
 
     Attributes:
-        features: float array [n, columns] (NaN = missing; categorical columns hold level indices), or [n, *shape].
-        labels: int64 array [n], 0..classes-1.
+        features: float array [n, columns] (NaN = missing; categorical columns hold level indices), or [n, *shape] of any
+            number, perhaps a memory map: it is read a batch at a time.
+        labels: int64 array [n], 0..classes-1; where a dataset is multi-label, [n, classes] of 0 and 1.
         patients: array [n] of patient identifiers (any dtype that compares); they never leave the site.
         split: int8 array [n] with an index into SPLITS, or None where the split is still to be drawn.
+        groups: array [n], which rows show the same thing (a lesion, a study; any dtype that compares), for
+            `evaluation.aggregate`; None: the patient. They never leave the site.
     """
 
-    features: NDArray[np.floating[Any]]
+    features: NDArray[Any]
     labels: NDArray[np.int64]
     patients: NDArray[Any]
     split: NDArray[np.int8] | None = None
+    groups: NDArray[Any] | None = None
 
 
 class Dataset(Protocol):
@@ -465,18 +474,42 @@ class Executor(Protocol):
         ...
 
 
+class Features(Protocol):
+    """Rows that become tensors when they are asked for: what training needs of a tensor [R, *shape], and no more."""
+
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def shape(self) -> torch.Size:
+        """[R, *shape]."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> Tensor:
+        """One row, or the rows with the numbers in a tensor of any shape."""
+        ...
+
+    def index_select(self, dim: int, rows: Tensor, /) -> Tensor:
+        """The rows with the numbers in an int64 tensor [r]; `dim` is 0."""
+        ...
+
+    def new_zeros(self, *shape: int) -> Tensor:
+        """Zeros of this dtype, on this device."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """One split of K sites, flat: site k owns rows start[k] .. start[k] + count[k].
 
     Attributes:
-        features: tensor [R, ...] on the training device.
-        labels: int64 tensor [R].
+        features: tensor [R, ...] on the training device, or stored pictures that become one a batch at a time.
+        labels: int64 tensor [R], or [R, labels] of 0 and 1 where a dataset is multi-label.
         start, count: int64 arrays [K].
         keys: uint64 array [K], the sites' stream keys.
     """
 
-    features: Tensor
+    features: Tensor | Features
     labels: Tensor
     start: NDArray[np.int64]
     count: NDArray[np.int64]

@@ -256,8 +256,31 @@ def test_several_files_one_archive_one_download(server: Server, tmp_path: Path) 
     assert names(tmp_path / "root") == ["more.csv", "table.csv"]
 
 
+def test_an_md5_is_enough_where_the_publisher_gives_no_more(server: Server, tmp_path: Path) -> None:
+    wanted = source(server.url(), sha256=None)
+    file = replace(wanted.files[0], md5=hashlib.md5(CONTENT).hexdigest())
+    assert got(replace(wanted, files=(file,)), tmp_path) == ["verified"]
+    wrong = replace(wanted, files=(replace(file, md5="0" * 32),))
+    with pytest.raises(DataError, match=f"not the official file.*{'0' * 32}"):
+        got(wrong, tmp_path)
+    with pytest.raises(DataError, match="not the official file: its MD5 is"):
+        got(wrong, tmp_path / "other")
+
+
+def test_of_a_choice_only_what_is_named_is_fetched(server: Server, tmp_path: Path) -> None:
+    one = source(server.url())
+    both = replace(one, files=(one.files[0], replace(one.files[0], name="more.csv")), choice=True)
+    assert look(both, tmp_path) == []
+    with pytest.raises(DataError, match=r"has 2 files: name those you want, such as --only table\.csv"):
+        got(both, tmp_path)
+    with pytest.raises(DataError, match=r"--only tabel\.csv.*did you mean table\.csv"):
+        got(both, tmp_path, only=["tabel.csv"])
+    assert got(both, tmp_path, only=["more.csv"]) == ["verified"]
+    assert names(tmp_path) == ["more.csv"]
+
+
 def test_the_table_of_sources_is_sound() -> None:
-    assert set(SOURCES) == set(DATASETS) - {"custom"}
+    assert set(SOURCES) == set(DATASETS) - {"custom", "images"}
     for name, wanted in SOURCES.items():
         assert wanted.licence, name
         assert wanted.citation, name
@@ -267,3 +290,7 @@ def test_the_table_of_sources_is_sound() -> None:
                 assert digest is None or (len(digest) == 64 and set(digest) <= set("0123456789abcdef"))
             assert "/" not in file.name
             assert bool(file.member) == file.download.name.endswith(".zip")
+            assert file.md5 is None or (len(file.md5) == 32 and set(file.md5) <= set("0123456789abcdef"))
+        for tree in wanted.trees:
+            assert tree.holds
+            assert bool(tree.kaggle) != bool(tree.download)

@@ -13,6 +13,7 @@ from wardround.config.job import PartitionSpec
 from wardround.config.load import from_mapping, parse_yaml
 from wardround.data.partitions.partition import partition
 from wardround.data.partitions.registry import NATURAL, PARTITIONS
+from wardround.data.partitions.scanner import Scanner
 from wardround.types import SiteData
 
 FOLDER = ROOT / "docs" / "partitions"
@@ -20,10 +21,12 @@ PAGES = sorted(FOLDER.glob("*.md"))
 
 
 def test_every_kind_has_a_page() -> None:
-    assert {page.stem for page in PAGES} == {*PARTITIONS, NATURAL, "features", "custom"}
+    assert {page.stem for page in PAGES} == {*PARTITIONS, NATURAL, "features", "scanner", "custom"}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "custom"], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.stem not in ("custom", "scanner")], ids=lambda page: page.stem
+)
 def test_the_job_on_a_page_is_one_and_its_picture_is_made_by_the_command(page: Path) -> None:
     (tree,) = (parse_yaml(code, page.name) for code in blocks(page, "yaml"))
     kind = from_mapping(tree).partition.kind
@@ -31,6 +34,12 @@ def test_the_job_on_a_page_is_one_and_its_picture_is_made_by_the_command(page: P
     (command,) = blocks(page, "console")
     assert f"--out partitions/{page.stem}" in command
     assert f"../images/partitions/{page.stem}-" in page.read_text(encoding="utf-8")
+
+
+def test_the_scanner_on_its_page_is_one() -> None:
+    (tree,) = (parse_yaml(code, "scanner.md") for code in blocks(FOLDER / "scanner.md", "yaml"))
+    features = from_mapping(tree).partition.features
+    assert (features.effect, Scanner(**features.options).strength) == ("scanner", 1.0)
 
 
 def test_the_code_of_the_plug_ins_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_cnn_takes_pictures_of_any_side_from_four(inputs: tuple[int, ...], outpu
 
 @pytest.mark.parametrize("inputs", [8, (8, 8), (1, 3, 8), (1, 8, 3), (1, 1, 8, 8)])
 def test_cnn_refuses_what_is_no_picture(inputs: int | Sequence[int]) -> None:
-    with pytest.raises(ConfigError, match=r"model cnn: inputs = .*at least 4 x 4"):
+    with pytest.raises(ConfigError, match=r"model cnn: inputs = .*at least 4 pixels a side"):
         CNN(inputs)
 
 

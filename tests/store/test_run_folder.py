@@ -604,6 +604,22 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     assert (path / "checkpoints" / "notes.txt").exists()
 
 
+def test_interrupted_writes_are_swept_from_every_folder_but_those_of_other_runs(tmp_path: Path) -> None:
+    path, left = tmp_path / "run", ".site.safetensors.0123abcd.tmp"
+    prepare(path).close()
+    prepare(path / "baselines" / "local").close()
+    inside = [path / "overlays" / left, path / "finetuned" / "overlays" / left, path / left]
+    another = path / "baselines" / "local" / left
+    for file in (*inside, another):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+    Run.open(path, writer=False).close()
+    assert all(file.exists() for file in inside)
+    Run.open(path).close()
+    assert [file for file in inside if file.exists()] == []
+    assert another.exists()
+
+
 # ---------------------------------------------------------------------------------------------------- other files
 
 

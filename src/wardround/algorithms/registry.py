@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 from typing import Any, cast
 
 from torch import nn
 
 from wardround.config.job import AlgorithmSpec
+from wardround.config.patterns import matching
 from wardround.config.plugins import construct, resolve
 from wardround.errors import ConfigError
 from wardround.types import LocalRule, ServerRule
@@ -95,13 +95,7 @@ def local_names(
             "choose a model with BatchNorm (mlp with options {norm: batch}, cnn), or fedavg with model.local"
         )
     for pattern in patterns:
-        matched = {
-            name
-            for name in names
-            if fnmatch.fnmatchcase(name, pattern)
-            or name.startswith(pattern + ".")
-            or pattern in {kind.__name__ for kind in type(owners[name]).__mro__[:-1]} - {"Module"}
-        }
+        matched = matching(pattern, owners, names)
         if not matched:
             raise ConfigError(f"{where}: {pattern!r} matches nothing; the model's names are {', '.join(names)}")
         kept |= matched

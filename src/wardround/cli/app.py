@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wardround import __version__
-from wardround.cli import compare, data, doctor, partition, predict, report, resume, run
+from wardround.cli import compare, data, deidentify, doctor, partition, predict, prepare, report, resume, run
 from wardround.cli.exit import guarded
 
 app = typer.Typer(
@@ -58,6 +58,9 @@ app.command("predict")(predict.command)
 app.command("compare")(compare.command)
 app.command("doctor")(doctor.command)
 data.app.command("partition")(partition.command)
+data.app.command("prepare")(prepare.command)
+data.app.command("deidentify")(deidentify.command)
+data.app.command("scan")(deidentify.scan_command)
 app.add_typer(data.app, name="data")
 
 

@@ -190,8 +190,10 @@ def _table(result: Mapping[str, Any], width: int) -> Table:
 
 
 def _titles(result: Mapping[str, Any]) -> dict[str, str]:
-    many = len((result.get("dataset") or {}).get("classes") or ()) > 2
-    return _TITLES | (_MACRO if many else {})
+    dataset = result.get("dataset") or {}
+    several = bool(dataset.get("multilabel"))
+    many = several or len(dataset.get("classes") or ()) > 2
+    return _TITLES | (_MACRO if many else {}) | ({"accuracy": "Hamming acc."} if several else {})
 
 
 def _sentences(result: Mapping[str, Any]) -> list[str]:
@@ -209,6 +211,14 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
 
         lines.append(sentence(result))
     lines += _fairness(result) + _operating_point(result)
+    if result.get("held_out"):
+        from wardround.report.held_out import sentences
+
+        lines.append(" ".join(sentences(result)))
+    if result.get("maps"):
+        lines.append(
+            "the report holds pictures of patients (evaluation.maps): remove them before it leaves the hospital"
+        )
     if result.get("target"):
         from wardround.report.target import target
 

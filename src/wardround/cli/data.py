@@ -27,6 +27,12 @@ _WIDE, _NAME = 130, 34
 _TITLES = {"act": "Before anything is trained or shared", "check": "To check", "note": "To know"}
 _COLOURS = {"act": "red", "check": "yellow", "note": "cyan"}
 
+_OWN = {
+    "custom": "your own table, with a schema",
+    "images": "your own pictures, made ready by `wardround data prepare`",
+}
+"""Datasets that nobody publishes."""
+
 
 @app.command("describe")
 def describe(
@@ -209,10 +215,14 @@ def listed(
         rows.append(
             {
                 "name": name,
-                "title": source.title if source else "your own table, with a schema",
+                "title": source.title if source else _OWN.get(name, ""),
                 "licence": source.licence if source else "",
-                "state": _state([one.state for one in found], needs=bool(source and source.files), own=source is None),
-                "folder": str(place / source.folder) if source and place and source.files else "",
+                "state": _state(
+                    [one.state for one in found],
+                    needs=bool(source and (source.files or source.trees)),
+                    own=source is None,
+                ),
+                "folder": str(place / source.folder) if source and place and source.folder else "",
                 "files": [{"name": one.name, "state": one.state, "sha256": one.sha256} for one in found],
             }
         )
@@ -266,6 +276,10 @@ def fetch(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are not the official ones.")
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Of a collection such as medmnist: this file, again for more."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a file.")] = False,
 ) -> None:
     """Get a dataset's official files, verified by SHA-256, into the data folder.
@@ -277,6 +291,8 @@ def fetch(
       wardround data fetch heart --root my-data
 
       wardround data fetch heart --from ~/Downloads --root my-data
+
+      wardround data fetch medmnist --only pneumoniamnist.npz --root my-data
     """
     import difflib
     import sys
@@ -302,7 +318,7 @@ def fetch(
     told(f"licence:  {source.licence}")
     told(f"cite:     {source.citation}")
     told(f"source:   {source.page}")
-    if not source.files:
+    if not source.files and not source.trees:
         told("it is bundled: there is nothing to fetch")
         return
     place = _root(root)
@@ -332,12 +348,15 @@ def fetch(
             bar.start()
             return answer
 
-        files = fetched(source, place, folder=folder, accept=paused, overwrite=overwrite, progress=moved)
+        files = fetched(
+            source, place, folder=folder, accept=paused, overwrite=overwrite, only=only or (), progress=moved
+        )
     for one in files:
         if as_json:
             typer.echo(json.dumps({"name": one.name, "path": str(one.path), "sha256": one.sha256, "size": one.size}))
         else:
-            typer.echo(f"{one.path}  {one.size:,} bytes  SHA-256 {one.sha256[:12]}…  {one.state}")
+            sums = f"{one.size:,} bytes  SHA-256 {one.sha256[:12]}…" if one.sha256 else one.name
+            typer.echo(f"{one.path}  {sums}  {one.state}")
 
 
 def _root(root: Path | None) -> Path | None:

@@ -29,6 +29,13 @@ _DATASETS = {
     "pima": ("pima_diabetes/pima-indians-diabetes.csv",),
     "hypothyroid": ("hypothyroid/hypothyroid.arff",),
     "readmission": ("diabetes130/diabetic_data*.csv",),
+    "medmnist": ("*mnist*/*mnist*.npz",),
+    "ham10000": ("ham10000*/*",),
+    "isic2019": ("isic2019/ISIC_2019_Training_GroundTruth.csv",),
+    "chestxray14": ("chestxray14/Data_Entry_2017*.csv",),
+    "covid_radiography": ("COVID-19_Radiography_Dataset/COVID",),
+    "covid_ct": ("COVID-CT/Data-split",),
+    "brain_tumor_mri": ("brain_tumor_mri/Training",),
     "tcga_brca": ("tcga_brca/brca.csv", "tcga_brca/train_test_split.csv", "tcga_brca/centers.csv"),
 }
 _SPARE_BYTES = 2**30

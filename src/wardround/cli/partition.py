@@ -73,6 +73,9 @@ def _counts(description: Description, sites: Mapping[str, SiteData]) -> dict[str
     classes = len(description.classes)
     counts: dict[str, dict[str, list[int]]] = {}
     for site, data in sites.items():
+        if description.multilabel:
+            counts[site] = {s: data.labels[data.split == k].sum(axis=0).tolist() for k, s in enumerate(SPLITS)}
+            continue
         flat = np.bincount(np.asarray(data.split, dtype=np.int64) * classes + data.labels, minlength=3 * classes)
         counts[site] = {split: own.tolist() for split, own in zip(SPLITS, flat.reshape(-1, classes), strict=True)}
     return counts

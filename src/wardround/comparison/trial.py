@@ -166,12 +166,15 @@ def _rows(records: Records) -> dict[str, int]:
     return {split: int(records.count(records.sites, split).sum()) for split in ("train", "validation", "test")}
 
 
-def _data_key(job: Job) -> tuple[str, str, int]:
-    return job.data.model_dump_json(), job.partition.model_dump_json(), job.seed
+def _data_key(job: Job) -> tuple[str, str, str, int]:
+    spec = job.evaluation
+    judged = json.dumps({"aggregate": spec.aggregate, "held_out": spec.held_out})
+    return job.data.model_dump_json(), job.partition.model_dump_json(), judged, job.seed
 
 
 @lru_cache(maxsize=2)
-def _records(data: str, partition: str, seed: int) -> tuple[Description, Records]:
-    job = Job.model_validate({"data": json.loads(data), "partition": json.loads(partition), "seed": seed})
+def _records(data: str, partition: str, judged: str, seed: int) -> tuple[Description, Records]:
+    tree = {"data": json.loads(data), "partition": json.loads(partition), "evaluation": json.loads(judged)}
+    job = Job.model_validate({**tree, "seed": seed})
     description, sites = records_of(job)
-    return description, Records(description, sites)
+    return description, Records(description, sites, grouped=job.evaluation.aggregate != "none")

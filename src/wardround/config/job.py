@@ -48,15 +48,63 @@ class PreprocessingSpec(Node):
     """Columns to leave out."""
 
 
+Preset = Literal["xray", "ct", "mri", "ultrasound", "dermoscopy", "photo"]
+
+
+class AugmentSpec(Node):
+    """How training images are changed at random, each time anew. What is left out is off, or as the preset has it."""
+
+    preset: Preset | None = None
+    """A modality, whose [values](imaging/augmentation.md#presets) hold where none is given here."""
+    flip: tuple[Literal["width", "height", "depth"], ...] = ()
+    """Axes that are flipped, each in half of the rows."""
+    turns: bool = False
+    """Quarter turns in the plane; squares only."""
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """Most degrees in the plane."""
+    tilt: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """Most degrees out of the plane; volumes only."""
+    zoom: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Greatest change of size: by a factor between 1 / (1 + zoom) and 1 + zoom."""
+    shear: Annotated[float, Field(ge=0.0, le=45.0)] = 0.0
+    """Most degrees that an axis leans."""
+    shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    """Greatest shift, as a fraction of each side."""
+    elastic: Annotated[float, Field(ge=0.0, le=0.2)] = 0.0
+    """Standard deviation of a smooth displacement, as a fraction of each side."""
+    padding: Literal["border", "reflection"] = "border"
+    """What lies beyond the image: its nearest pixel, or its mirror image."""
+    brightness: NonNegative = 0.0
+    """Most that is added or taken, in standard deviations of the image."""
+    contrast: NonNegative = 0.0
+    """Greatest change of the distance from the image's mean: by a factor between 1 / (1 + contrast) and 1 + contrast."""
+    tint: NonNegative = 0.0
+    """Most that is added to each channel by itself, in standard deviations of the image."""
+    gamma: NonNegative = 0.0
+    """Greatest change of the exponent between the image's least and greatest value, as for `contrast`."""
+    noise: NonNegative = 0.0
+    """Most noise, in standard deviations of the image."""
+    blur: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Most blur, a standard deviation in pixels."""
+    probability: dict[
+        Literal["affine", "elastic", "blur", "gamma", "jitter", "noise"], Annotated[float, Field(ge=0.0, le=1.0)]
+    ] = Field(default_factory=dict)
+    """Family -> probability that a row meets it; default `affine` 0.7 (rotation, tilt, zoom, shear and shift), `jitter` 0.3
+    (brightness, contrast and tint), `elastic` and `gamma` 0.15, `noise` and `blur` 0.1."""
+
+
 class DataSpec(Node):
     """Which records."""
 
     dataset: Name = "wdbc"
-    """`wdbc`, `heart`, `pima`, `hypothyroid`, `readmission`, `tcga_brca`, `custom`, or a plug-in `module:Class`."""
+    """`wdbc`, `heart`, `pima`, `hypothyroid`, `readmission`, `tcga_brca`, `custom`, `medmnist`, `ham10000`, `isic2019`,
+    `chestxray14`, `covid_radiography`, `covid_ct`, `brain_tumor_mri`, or a plug-in `module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the dataset."""
     split: SplitSpec = SplitSpec()
     preprocessing: PreprocessingSpec = PreprocessingSpec()
+    augment: AugmentSpec | Preset | None = None
+    """Random changes of training images: the preset of a modality, or options. Validation and test rows stay as they are."""
 
 
 class QuantitySpec(Node):
@@ -102,9 +150,9 @@ class FeatureSkewSpec(Node):
     units: dict[str, Positive] = Field(default_factory=dict)
     """Column -> size of its unit, `*` for all others; default the pooled standard deviation (of a channel, for pictures)."""
     effect: Name | None = None
-    """A plug-in `module:Class` that changes a site's features last (a scanner, say)."""
+    """What changes a site's features last: `scanner` for images, or a plug-in `module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the plug-in."""
+    """Keyword arguments of the effect."""
 
 
 class PartitionSpec(Node):
@@ -144,15 +192,35 @@ class PartitionSpec(Node):
         return self
 
 
+class PretrainedSpec(Node):
+    """Weights to begin with, and how they are fitted to the network."""
+
+    weights: Name
+    """`imagenet`, fetched where the [network has some](models.md#pretrained-weights); or the path of a `.safetensors` file, or
+    of a `.pth` file of tensors."""
+    stem: Literal["sum", "mean"] = "sum"
+    """Where the rows have another number of channels: what of the first convolution's weights over the channels is kept."""
+    head: Literal["auto", "new"] = "auto"
+    """`auto` takes the file's last layer where it has as many outputs; `new` never does."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """What the file's SHA-256 must be."""
+
+
 class ModelSpec(Node):
     """The network."""
 
     name: Name = "logistic"
-    """`logistic`, `mlp`, `cnn`, or a plug-in `module:Class` whose instance is an `nn.Module` or a [Keras model](models.md)."""
+    """`logistic`, `mlp`, `cnn`, `resnet18`, `resnet50`, `densenet121`, `efficientnet_b0`, `vit_small`, or a plug-in
+    `module:Class` whose instance is an `nn.Module` or a [Keras model](models.md)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model; built-in models also get `inputs` and `outputs` from the data."""
     local: tuple[str, ...] = ()
     """What stays at a site: patterns of names (`head.bias`, `head.*`, `*`) or module types (`BatchNorm2d`)."""
+    pretrained: PretrainedSpec | Name | None = None
+    """Weights to begin with: `imagenet`, a path, or options. Every site needs the same file."""
+    freeze: tuple[str, ...] = ()
+    """What neither trains nor travels: patterns as in `local`, in order; `!` before one lets go again what it names
+    (`["*", "!fc"]` trains the last layer alone)."""
 
 
 class ServerSpec(Node):
@@ -234,6 +302,26 @@ class OptimizerSpec(Node):
         return self
 
 
+class LossSpec(Node):
+    """What training minimises. Figures keep the plain cross-entropy, so that losses can be compared."""
+
+    name: Literal["cross_entropy", "focal"] = "cross_entropy"
+    """`focal` gives less to rows that are right already: (1 - p)^gamma times the cross-entropy -log p (Lin et al. 2017)."""
+    gamma: NonNegative | None = None
+    """Of `focal`, default 2; 0 is the cross-entropy."""
+    class_weights: Literal["none", "balanced", "site"] | tuple[NonNegative, ...] = "none"
+    """Factor of the rows of each class: `balanced` makes all classes weigh the same over the federation, from the sum of the
+    sites' counts; `site` makes them weigh the same at each site, from its own; or one number a class."""
+
+    @model_validator(mode="after")
+    def _gamma_belongs_to_focal(self) -> LossSpec:
+        if self.gamma is not None and self.name != "focal":
+            raise ValueError(f"gamma={self.gamma} belongs to focal, and name is {self.name}: remove it")
+        if isinstance(self.class_weights, tuple) and not any(self.class_weights):
+            raise ValueError(f"class_weights={list(self.class_weights)}: at least one class must count")
+        return self
+
+
 class TrainingSpec(Node):
     """Rounds and local work."""
 
@@ -245,8 +333,16 @@ class TrainingSpec(Node):
     """Passes over a site's training rows each round, or `[low, high]`; default 1 where `local_steps` is not set either."""
     batch_size: Count = 16
     """Rows of a local step; a site's last batch of an epoch may be smaller."""
+    accumulate: Count = 1
+    """Parts in which a step's batch goes through the network, one after another, for less memory: their gradients add up to the
+    batch's. BatchNorm knows the rows of a part alone."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """The local optimiser."""
+    loss: LossSpec = LossSpec()
+    """What training minimises."""
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    """How an epoch of a site is drawn: `shuffle` takes each row once; `balanced` as many rows, with replacement, from the
+    site's classes alike."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of parameters and features."""
 
@@ -382,10 +478,19 @@ class EvaluationSpec(Node):
     """What chooses the round whose model is kept, on validation rows only. With three classes or more, areas are macro."""
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["balanced", "accuracy"] | OperatingPointSpec = 0.5
     """Decision threshold of two classes: a probability; or chosen on validation rows to maximise balanced accuracy or accuracy,
-    or to reach `{sensitivity: 0.9}` or `{specificity: 0.95}`."""
+    or to reach `{sensitivity: 0.9}` or `{specificity: 0.95}`. Where rows may have several labels, each label's own."""
     target: TargetSpec | None = None
     """A validation figure to reach, `{metric: auroc, value: 0.9}` or `{metric: auroc, fraction: 0.98}` of the centralised
     model's: after how many rounds and bytes did the federation reach it?"""
+    aggregate: Literal["none", "mean", "max"] = "none"
+    """Judge lesions or patients instead of rows: the mean or the largest of the scores of a group's rows, whose label is the
+    highest of theirs. Groups are the dataset's (a lesion, a study), else patients. The loss stays that of rows."""
+    held_out: tuple[Name, ...] = ()
+    """Sites that never train: their rows take no part in training, preprocessing or selection, and the kept model is judged
+    on all of them at the end, as a stranger would use it."""
+    maps: Annotated[int, Field(ge=0, le=64)] = 0
+    """Validation images with [Grad-CAM maps](imaging/evaluation.md#maps) of the kept model in the report: these are pictures
+    of patients, and are written only where they are asked for. Models with convolutions, in a simulation."""
     bins: Annotated[int, Field(ge=10, le=100_000)] = 100
     """Bins of the additive score histograms."""
     release_scores: bool | None = None

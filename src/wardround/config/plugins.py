@@ -37,6 +37,8 @@ def _advice(error: Exception) -> str:
     """What to do where a plug-in, or a library that it imports, cannot be imported."""
     if isinstance(error, ModuleNotFoundError) and error.name == "keras":
         return 'pip install "wardround[keras]"'
+    if isinstance(error, ModuleNotFoundError) and error.name in ("monai", "einops"):
+        return 'pip install "wardround[imaging]"'
     backend = os.environ.get("KERAS_BACKEND", "torch")
     modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
     if backend != "torch" and any(name.partition(".")[0] == "keras" for name in modules):

@@ -6,6 +6,7 @@ without a known checksum are shown, and once accepted they are remembered in `SH
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -14,14 +15,15 @@ import stat
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 from urllib.parse import urlsplit
 
-from wardround.data.sources import Download, File, Source
+from wardround.data import trees
+from wardround.data.sources import Download, File, Source, Tree
 from wardround.errors import DataError
 from wardround.store import atomic
 
@@ -29,7 +31,7 @@ SUMS = "SHA256SUMS"
 _BLOCK = 2**18
 _ATTEMPTS = 4
 _TIMEOUT = 30.0
-_LARGEST = 2**32
+_LARGEST = 2**34
 
 State = Literal["absent", "verified", "unknown", "differs"]
 Accept = Callable[[str, int, str], bool]
@@ -61,7 +63,15 @@ def look(source: Source, root: Path) -> list[Found]:
     Raises:
         DataError: a file is there and cannot be read.
     """
-    return [_look(source, file, root) for file in source.files]
+    files = [_look(source, file, root) for file in source.files]
+    if source.choice:
+        files = [found for found in files if found.state != "absent"]
+    return files + [_look_tree(tree, root / source.folder) for tree in source.trees]
+
+
+def _look_tree(tree: Tree, home: Path) -> Found:
+    there = all((home / name).exists() for name in tree.holds)
+    return Found(name=tree.name, path=home, state="unknown" if there else "absent")
 
 
 def fetch(
@@ -71,6 +81,7 @@ def fetch(
     folder: Path | None = None,
     accept: Accept = lambda name, size, sha256: False,
     overwrite: bool = False,
+    only: Sequence[str] = (),
     progress: Progress = lambda name, done, total: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[Found]:
@@ -82,6 +93,7 @@ def fetch(
         folder: take the files, or the archive that holds them, from this folder instead of the web.
         accept: asked with name, bytes and SHA-256 where no checksum is known; False refuses the file.
         overwrite: replace files that differ.
+        only: names of the files to fetch; needed where each is a dataset by itself.
         progress: told a download's name, the bytes so far and the bytes in all where known.
         pause: waits some seconds before a broken connection is tried again.
 
@@ -91,11 +103,12 @@ def fetch(
     """
     home = root / source.folder
     wanted = []
-    for file, found in zip(source.files, look(source, root), strict=True):
+    for file in _chosen(source, only):
+        found = _look(source, file, root)
         if found.state == "differs" and not overwrite:
             raise DataError(
                 f"{found.path} is not the official file: its SHA-256 is {found.sha256} ({found.size} bytes), expected "
-                f"{_expected(source, file, root)}: move it away, or replace it with --overwrite"
+                f"{_expected(source, file, root) or file.md5}: move it away, or replace it with --overwrite"
             )
         if found.state in ("absent", "differs") or (found.state == "unknown" and not _accepted(home, found, accept)):
             wanted.append(file)
@@ -112,7 +125,44 @@ def fetch(
         _place(source, file, root, archives[url], accept)
     for part in archives.values():
         _forget(part)
+    for tree in source.trees:
+        _fetch_tree(tree, home, folder, accept, overwrite, progress, pause)
     return look(source, root)
+
+
+def _chosen(source: Source, only: Sequence[str]) -> list[File]:
+    names = [file.name for file in source.files]
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], names, n=3) or names[:3]
+        raise DataError(f"--only {unknown[0]}: there is no such file: did you mean {' or '.join(close)}?")
+    if source.choice and not only:
+        raise DataError(f"{source.folder} has {len(names)} files: name those you want, such as --only {names[0]}")
+    return [file for file in source.files if not only or file.name in only]
+
+
+def _fetch_tree(
+    tree: Tree,
+    home: Path,
+    folder: Path | None,
+    accept: Accept,
+    overwrite: bool,
+    progress: Progress,
+    pause: Callable[[float], None],
+) -> None:
+    if _look_tree(tree, home).state != "absent" and not overwrite:
+        return
+    if folder is not None:
+        if not folder.exists():
+            raise DataError(f"--from {folder}: there is no such folder")
+        trees.place_tree(tree, home, folder, accept)
+    elif tree.kaggle:
+        trees.place_tree(tree, home, trees.from_kaggle(tree), accept)
+    elif tree.download is not None:
+        atomic.make_folder(home)
+        part = _download(tree.download, home, progress, pause)
+        trees.place_tree(tree, home, part, accept)
+        _forget(part)
 
 
 def _look(source: Source, file: File, root: Path) -> Found:
@@ -125,7 +175,14 @@ def _look(source: Source, file: File, root: Path) -> Found:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     expected = _expected(source, file, root)
     state: State = "unknown" if expected is None else "verified" if expected == digest else "differs"
+    if expected is None and file.md5 is not None:
+        state = "verified" if _md5(path) == file.md5 else "differs"
     return Found(name=file.name, path=path, state=state, sha256=digest, size=size)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _expected(source: Source, file: File, root: Path) -> str | None:
@@ -203,7 +260,13 @@ def _place(source: Source, file: File, root: Path, got: Path, accept: Accept, *,
                 + (f" ({file.size} bytes)" if file.size else "")
                 + f": was it changed or cut? See {source.page}"
             )
-        if expected is None:
+        if expected is None and file.md5 is not None:
+            if _md5(ready) != file.md5:
+                raise DataError(
+                    f"{file.name} from {got if got.parent != home else file.download.url} is not the official file: its MD5 "
+                    f"is {_md5(ready)}, expected {file.md5}: was it changed or cut? See {source.page}"
+                )
+        elif expected is None:
             if not accept(file.name, size, digest):
                 raise DataError(
                     f"{file.name}: no checksum of the official file is known. What came has {size} bytes and the SHA-256 "

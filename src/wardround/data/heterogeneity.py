@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround.data.strata import strata
 from wardround.types import Column, Description, Json, SiteData
 
 Floats = NDArray[np.float64]
@@ -75,6 +76,7 @@ def measure(description: Description, sites: Mapping[str, SiteData]) -> dict[str
     if not names:
         return {}
     records = _Records.of([sites[site] for site in names])
+    levels = len(description.classes) + description.multilabel
     columns, values = _columns(description, [sites[site].features for site in names])
     distances: dict[str, Distance] = {}
     shifts: dict[str, Floats] = {}
@@ -91,7 +93,7 @@ def measure(description: Description, sites: Mapping[str, SiteData]) -> dict[str
             distances[column.name] = _scaled(distance, float(np.sqrt(diversity / 2.0)))
         if column.kind == "numeric" or len(column.levels) == 2:
             shifts[column.name] = _shift(measured, value[~gap])
-    label, most = _of_levels(records, records.labels, len(description.classes))
+    label, most = _of_levels(records, records.labels, levels)
     rows = np.bincount(records.owner, minlength=records.sites).astype(np.float64)
     room = most - label.chance
     return {
@@ -115,7 +117,7 @@ def measure(description: Description, sites: Mapping[str, SiteData]) -> dict[str
 
 @dataclass(frozen=True, kw_only=True)
 class _Records:
-    """Rows of all sites: owner and patient (numbered over all sites) and label a row, int64 [R]."""
+    """Rows of all sites: owner and patient (numbered over all sites) and label (see `strata`) a row, int64 [R]."""
 
     owner: Ints
     patient: Ints
@@ -131,7 +133,7 @@ class _Records:
         _, code = np.unique(np.concatenate(identifiers), return_inverse=True)
         code = code.reshape(-1)
         _, patient = np.unique(owner * (int(code.max()) + 1) + code, return_inverse=True)
-        labels = np.concatenate([data.labels for data in sites])
+        labels = strata(np.concatenate([data.labels for data in sites]))
         return cls(owner=owner, patient=patient.reshape(-1), labels=labels, sites=len(sites))
 
     @cached_property

@@ -12,8 +12,16 @@ DATASETS = {
     "readmission": "wardround.data.datasets.readmission:Readmission",
     "tcga_brca": "wardround.data.datasets.tcga_brca:TCGABRCA",
     "custom": "wardround.data.datasets.custom:Custom",
+    "images": "wardround.data.datasets.images:Images",
     "pima": "wardround.data.datasets.pima:Pima",
     "hypothyroid": "wardround.data.datasets.hypothyroid:Hypothyroid",
+    "medmnist": "wardround.data.datasets.medmnist:MedMNIST",
+    "ham10000": "wardround.data.datasets.ham10000:HAM10000",
+    "isic2019": "wardround.data.datasets.isic2019:ISIC2019",
+    "chestxray14": "wardround.data.datasets.chestxray14:ChestXray14",
+    "covid_radiography": "wardround.data.datasets.covid_radiography:CovidRadiography",
+    "covid_ct": "wardround.data.datasets.covid_ct:CovidCT",
+    "brain_tumor_mri": "wardround.data.datasets.brain_tumor_mri:BrainTumorMRI",
 }
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from wardround.data.datasets import medmnist_sets
+
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
@@ -41,6 +43,7 @@ class File:
         sha256: of the file, or None where it is not known.
         size: bytes, or None.
         member: its name in the archive, at any depth; '' where the download is the file.
+        md5: 32 hexadecimal digits, where the publisher gives that and no SHA-256 is known.
     """
 
     name: str
@@ -48,6 +51,24 @@ class File:
     sha256: str | None = None
     size: int | None = None
     member: str = ""
+    md5: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """Many files that come together, without published checksums.
+
+    Attributes:
+        name: for messages.
+        holds: the files and folders that the dataset reads, under the dataset's folder.
+        kaggle: `owner/dataset`, or ''.
+        download: a zip archive on the web, or None.
+    """
+
+    name: str
+    holds: tuple[str, ...]
+    kaggle: str = ""
+    download: Download | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +81,8 @@ class Source:
         page: for a person to read.
         licence, citation: to keep, and to cite.
         files: what the dataset reads; () where it needs none.
+        trees: folders of files that it reads.
+        choice: whether each file is a dataset by itself, so that some are fetched by name.
     """
 
     title: str
@@ -68,6 +91,8 @@ class Source:
     licence: str
     citation: str
     files: tuple[File, ...] = ()
+    trees: tuple[Tree, ...] = ()
+    choice: bool = False
 
 
 _BROWNLEE = "https://raw.githubusercontent.com/jbrownlee/Datasets/d20fcb6402ae34e653d4513b00f39257bb37ed7f"
@@ -75,6 +100,12 @@ _FLAMBY = (
     "https://raw.githubusercontent.com/owkin/FLamby/edacf54d5211520583b0133d55ac39b6fda8324b"
     "/flamby/datasets/fed_tcga_brca"
 )
+_ISIC = "https://isic-challenge-data.s3.amazonaws.com/2019"
+_FLAMBY_ISIC = (
+    "https://raw.githubusercontent.com/owkin/FLamby/edacf54d5211520583b0133d55ac39b6fda8324b"
+    "/flamby/datasets/fed_isic2019"
+)
+_COVID_CT = "https://github.com/UCSD-AI4H/COVID-CT/archive/refs/heads/master.zip"
 _UCI_HEART = Download(url="https://archive.ics.uci.edu/static/public/45/heart+disease.zip")
 _UCI_DIABETES = Download(
     url="https://archive.ics.uci.edu/static/public/296/diabetes+130-us+hospitals+for+years+1999-2008.zip"
@@ -175,6 +206,126 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
                 ),
                 _direct(
                     _FLAMBY, "centers.csv", 4274, "d610df2dae0203ea229c9579747ed3eb8d28e137c5378f55acc6fe6b4632bb1d"
+                ),
+            ),
+        ),
+        "medmnist": Source(
+            title="MedMNIST: 18 small sets of pictures and volumes",
+            folder="medmnist",
+            page=medmnist_sets.PAGE,
+            licence="CC BY 4.0; dermamnist CC BY-NC 4.0",
+            citation=medmnist_sets.CITATION,
+            files=tuple(
+                File(
+                    name=medmnist_sets.file_name(name, size),
+                    download=Download(url=f"{medmnist_sets.FILES}/{medmnist_sets.file_name(name, size)}"),
+                    md5=md5,
+                )
+                for name, one in medmnist_sets.SETS.items()
+                for size, md5 in one.md5.items()
+            ),
+            choice=True,
+        ),
+        "ham10000": Source(
+            title="HAM10000: pigmented skin lesions of four collections, seven diagnoses",
+            folder="ham10000",
+            page="https://doi.org/10.7910/DVN/DBW86T",
+            licence="CC BY-NC 4.0",
+            citation="P. Tschandl et al.: The HAM10000 dataset, Scientific Data 5:180161, 2018",
+            files=(
+                _direct(
+                    _FLAMBY_ISIC,
+                    "HAM10000_metadata",
+                    690218,
+                    "de17ec44cb25ea9c3f6378ba18d69224c740afd62e86ec2edc6a894d6aa663d3",
+                ),
+            ),
+            trees=(
+                Tree(
+                    name="HAM10000 pictures",
+                    holds=("HAM10000_images_part_1", "HAM10000_images_part_2"),
+                    kaggle="kmader/skin-cancer-mnist-ham10000",
+                ),
+            ),
+        ),
+        "isic2019": Source(
+            title="ISIC 2019: skin lesions, eight diagnoses, six centres",
+            folder="isic2019",
+            page="https://challenge.isic-archive.com/data/#2019",
+            licence="CC BY-NC 4.0",
+            citation="P. Tschandl et al. 2018; N. Codella et al., arXiv:1710.05006; M. Combalia et al., arXiv:1908.02288",
+            files=(
+                _direct(
+                    _FLAMBY_ISIC,
+                    "dataset_creation_scripts/train_test_split",
+                    1558106,
+                    "d0f9d0d0102f60d78b4c5f9f0ef32100881a8e92fe6c38644f980b3eb4e1a86c",
+                ),
+                *(
+                    File(name=name, download=Download(url=f"{_ISIC}/{name}"))
+                    for name in ("ISIC_2019_Training_GroundTruth.csv", "ISIC_2019_Training_Metadata.csv")
+                ),
+            ),
+            trees=(
+                Tree(
+                    name="ISIC 2019 pictures",
+                    holds=("ISIC_2019_Training_Input",),
+                    download=Download(url=f"{_ISIC}/ISIC_2019_Training_Input.zip"),
+                ),
+            ),
+        ),
+        "chestxray14": Source(
+            title="ChestX-ray14: 112,120 chest X-rays, 14 findings",
+            folder="chestxray14",
+            page="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+            licence="free use with attribution to the NIH Clinical Center",
+            citation="X. Wang et al.: ChestX-ray8, CVPR 2017",
+            trees=(
+                Tree(
+                    name="ChestX-ray14",
+                    holds=(
+                        "Data_Entry_2017.csv",
+                        "train_val_list.txt",
+                        "test_list.txt",
+                        *(f"images_{part:03d}" for part in range(1, 13)),
+                    ),
+                    kaggle="nih-chest-xrays/data",
+                ),
+            ),
+        ),
+        "covid_radiography": Source(
+            title="COVID-19 Radiography Database: chest X-rays, four classes",
+            folder="COVID-19_Radiography_Dataset",
+            page="https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database",
+            licence="research only, with citation; see its page",
+            citation="M. Chowdhury et al., IEEE Access 8, 2020; T. Rahman et al., Comput. Biol. Med. 132, 2021",
+            trees=(
+                Tree(
+                    name="COVID-19 Radiography Database",
+                    holds=("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"),
+                    kaggle="tawsifurrahman/covid19-radiography-database",
+                ),
+            ),
+        ),
+        "covid_ct": Source(
+            title="COVID-CT: 746 slices from figures of preprints",
+            folder="COVID-CT",
+            page="https://github.com/UCSD-AI4H/COVID-CT",
+            licence="not stated; figures of preprints under licences of their own",
+            citation="X. Yang et al.: COVID-CT-Dataset, arXiv:2003.13865",
+            trees=(Tree(name="COVID-CT", holds=("Images-processed", "Data-split"), download=Download(url=_COVID_CT)),),
+        ),
+        "brain_tumor_mri": Source(
+            title="Brain Tumor MRI: 7,023 slices, three tumours or none",
+            folder="brain_tumor_mri",
+            page="https://www.kaggle.com/datasets/masoudnickparvar/brain-tumor-mri-dataset",
+            licence="CC0 1.0",
+            citation="M. Nickparvar: Brain Tumor MRI Dataset, Kaggle, 2021, doi:10.34740/kaggle/dsv/2645886",
+            trees=(
+                Tree(
+                    name="Brain Tumor MRI",
+                    holds=("Training", "Testing"),
+                    kaggle="masoudnickparvar/brain-tumor-mri-dataset",
                 ),
             ),
         ),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.config.job import SplitSpec
+from wardround.data.strata import strata, together
 from wardround.errors import DataError
 from wardround.streams import Keys, key, uniform_bits
 from wardround.types import SPLITS, SiteData
@@ -31,8 +32,9 @@ def split_sites(data: Mapping[str, SiteData], spec: SplitSpec, *, seed: int) -> 
 
     At each site `spec.test` of the patients, then `spec.validation` of those who remain, each rounded to the nearest
     number and dealt to the classes by largest remainder; at least one patient always trains. A patient's class is the
-    highest label of the rows. Where the data bring an official split, its test rows stay, and validation is carved out
-    of its train rows unless it has validation rows of its own.
+    highest label of the rows; where rows may have several labels, the one of the patient's that is rarest at the site.
+    Where the data bring an official split, its test rows stay, and validation is carved out of its train rows unless it
+    has validation rows of its own.
 
     Args:
         data: site -> records; the name is part of the streams' names.
@@ -73,8 +75,7 @@ def _split(
     )
     site, identifier = np.divmod(pairs, len(identifiers))
     inverse = inverse.reshape(-1)
-    label = np.full(len(pairs), np.iinfo(np.int64).min)
-    np.maximum.at(label, inverse, np.concatenate([own.labels for own in data.values()]))
+    label = strata(together(np.concatenate([own.labels for own in data.values()]), inverse, len(pairs)), site)
     keys = _keys(identifiers)[identifier]
 
     official = [own.split for own in data.values() if own.split is not None]

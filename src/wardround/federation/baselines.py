@@ -19,11 +19,13 @@ def sites_asked(job: Job, sites: int) -> int:
 
 def alone(job: Job) -> Job:
     """Each site by itself: the same loop with every name local, its own preprocessing, and every site in every round."""
+    weights = job.training.loss.class_weights
     return changed(
         job,
         {
             "data.preprocessing.standardize": "site" if job.data.preprocessing.standardize != "none" else "none",
             "model.local": ("*",),
+            "training.loss.class_weights": "site" if weights == "balanced" else weights,
             "algorithm": {"name": "fedavg"},
             "participation": {"fraction": 1.0, "quorum": 1},
         },

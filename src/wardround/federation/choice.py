@@ -41,9 +41,16 @@ def choose_executor(job: Job, found: Probe, shape: tuple[int, ...], device: torc
             f"engine.executor = stacked, but this model cannot be: {found.reason}; use auto or sequential"
         )
     pixels = job.training.batch_size * math.prod(shape[1:])
-    if asked == "auto" and found.stackable and found.convolves and device.type == "cpu" and pixels >= _PIXELS:
+    if found.convolves and not found.stochastic and convolves_apart(job, shape, device):
         return False, f"sequential: on a CPU convolutions of {pixels} pixels a batch are faster one site at a time"
     return found.stackable, found.reason
+
+
+def convolves_apart(job: Job, shape: tuple[int, ...], device: torch.device) -> bool:
+    """Whether sites train one by one if the model has convolutions; arguments as for `choose_executor`."""
+    pixels = job.training.batch_size * math.prod(shape[1:])
+    auto = job.engine.executor == "auto" and device.type == "cpu" and pixels >= _PIXELS
+    return auto or job.engine.executor == "sequential"
 
 
 def choose_workers(

@@ -1,8 +1,8 @@
 """The requests that the server makes, as messages, and what a site reads from them.
 
-Stage `contribute` carries a task: `statistics`, `train`, `evaluate` or `overlay`, whose additive result goes through the
-channel. The stages `enrol`, `prepare` and `release` are direct questions: what a site says of itself, what it is told once,
-and the row scores that one process may hand to its own report.
+Stage `contribute` carries a task: `statistics`, `classes`, `train`, `evaluate` or `overlay`, whose additive result goes
+through the channel. The stages `enrol`, `prepare` and `release` are direct questions: what a site says of itself, what it is
+told once, and the row scores that one process may hand to its own report.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from wardround.types import (
 )
 
 ENROL, PREPARE, RELEASE, CONTRIBUTE = "enrol", "prepare", "release", "contribute"
-STATISTICS, TRAIN, EVALUATE, OVERLAY = "statistics", "train", "evaluate", "overlay"
-TASKS = (STATISTICS, TRAIN, EVALUATE, OVERLAY)
+STATISTICS, CLASSES, TRAIN, EVALUATE, OVERLAY = "statistics", "classes", "train", "evaluate", "overlay"
+TASKS = (STATISTICS, CLASSES, TRAIN, EVALUATE, OVERLAY)
 
 _GROUPS = ("params", "buffers", "rule")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,28 @@ from numpy.typing import NDArray
 from wardround import streams
 from wardround.data.preprocess import Preprocessing
 from wardround.errors import DataError
+from wardround.training.pictures import Pictures
 from wardround.types import SPLITS, Description, Rows, SiteData, Split
 
 Ints = NDArray[np.int64]
 MERGED = "all"
 """Name of the one site of a centralised run."""
+_BLOCK = 2**24
+"""Bytes of stored pictures that are hashed at once."""
 
 
 class Records:
     """Rows of many sites, flat and sorted by site and split. A copy of `data`, which may be dropped afterwards.
 
+    Pictures that are mapped from files, or stored as whole numbers, are not copied: see `training.pictures`.
+
     Args:
         description: what the dataset is.
         data: site -> records, with `split` filled in.
+        grouped: whether to know which rows are of one group.
     """
 
-    def __init__(self, description: Description, data: Mapping[str, SiteData]) -> None:
+    def __init__(self, description: Description, data: Mapping[str, SiteData], *, grouped: bool = False) -> None:
         self.description = description
         self.origins = tuple(sorted(data))
         splits, kinds = [], set()
@@ -44,15 +50,30 @@ class Records:
         self._split = split[order]
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
-        del splits, split, order
-        shape = data[self.origins[0]].features.shape[1:]
-        self._features = np.empty((len(place), *shape), dtype=np.result_type(*kinds))
-        self._labels = np.empty(len(place), dtype=np.int64)
+        del splits, split
+        stored = not description.columns and any(_stays(data[site].features) for site in self.origins)
+        self._features: NDArray[Any] | Pictures
+        if stored:
+            parts = [data[site].features for site in self.origins]
+            self._features = Pictures(parts, order=order.astype(np.int64), scale=description.scale)
+        else:
+            shape = data[self.origins[0]].features.shape[1:]
+            self._features = np.empty((len(place), *shape), dtype=np.result_type(*kinds))
+        several = (len(description.classes),) if description.multilabel else ()
+        self._labels = np.empty((len(place), *several), dtype=np.int64)
+        self._group = np.empty(len(place), dtype=np.int64) if grouped else None
         end = 0
         for site, count in zip(self.origins, counts, strict=True):
             own, rows = data[site], place[end : end + count]
-            self._features[rows], self._labels[rows] = own.features, own.labels
+            self._labels[rows] = own.labels
+            if self._group is not None:
+                # numbers of one site lie above those of the sites before it
+                groups = np.unique(own.patients if own.groups is None else own.groups, return_inverse=True)[1]
+                self._group[rows] = end + groups.reshape(-1)
+            if isinstance(self._features, np.ndarray):
+                self._features[rows] = own.features
             end += count
+        del order
         self._arrange(self.origins, self._origin)
 
     def _arrange(self, sites: tuple[str, ...], owner: NDArray[np.int32]) -> None:
@@ -63,7 +84,7 @@ class Records:
         self._count: Ints = counts.reshape(len(sites), len(SPLITS))
         self._start: Ints = (np.cumsum(counts) - counts).reshape(self._count.shape)
         self._keys = streams.site_keys(sites)
-        self._tensors: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._tensors: tuple[torch.Tensor | Pictures, torch.Tensor] | None = None
 
     def unprepared(self) -> Records:
         """The same rows for another run, which prepares them in its own way."""
@@ -75,7 +96,10 @@ class Records:
         """All rows as those of one site (the centralised baseline); preprocessing still knows whose rows are whose."""
         other = copy.copy(self)
         order = np.argsort(self._split, kind="stable")
-        other._features, other._labels = self._features[order], self._labels[order]
+        features = self._features
+        other._features = features.taken(order) if isinstance(features, Pictures) else features[order]
+        other._labels = self._labels[order]
+        other._group = None if self._group is None else self._group[order]
         other._origin, other._split = self._origin[order], self._split[order]
         other._arrange((MERGED,), np.zeros(len(order), dtype=np.int32))
         return other
@@ -83,9 +107,20 @@ class Records:
     def fingerprint(self) -> str:
         """SHA-256 of rows, labels, sites and splits: a resumed run must see the same records."""
         digest = hashlib.sha256("\x1f".join(self.origins).encode())
-        for array in (self._features, self._labels, self._origin, self._split):
+        for block in self._blocks():
+            digest.update(np.ascontiguousarray(block).data)
+        for array in (self._labels, self._origin, self._split, *(() if self._group is None else (self._group,))):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+    def _blocks(self) -> Iterator[NDArray[Any]]:
+        if isinstance(self._features, np.ndarray):
+            yield self._features
+            return
+        rows = len(self._features)
+        each = max(_BLOCK * rows // max(self._features.nbytes, 1), 1)
+        for start in range(0, rows, each):
+            yield self._features.stored(np.arange(start, min(start + each, rows)))
 
     def index(self, sites: tuple[str, ...]) -> Ints:
         """Places of the named sites."""
@@ -102,13 +137,21 @@ class Records:
         return counts
 
     def class_counts(self, site: str) -> dict[str, list[int]]:
-        """Split -> rows of each class at a site."""
+        """Split -> rows of each class, or with each label, at a site."""
+        if self.description.multilabel:
+            return {s: self._labels[self._span(site, s)].sum(axis=0).tolist() for s in SPLITS}
         classes = len(self.description.classes)
         return {s: np.bincount(self._labels[self._span(site, s)], minlength=classes).tolist() for s in SPLITS}
 
+    def groups(self, sites: tuple[str, ...], split: Split) -> Ints | None:
+        """The group of each row of a split of the named sites, int64 [R] in site order; None where rows are judged."""
+        if self._group is None:
+            return None
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(self._group[self._span(site, split)] for site in sites)])
+
     def raw_training(self, site: str) -> NDArray[Any]:
         """A site's raw training rows [n, columns]."""
-        return self._features[self._span(site, "train")]
+        return self._raw(np.arange(len(self._labels))[self._span(site, "train")])
 
     def _span(self, site: str, split: Split) -> slice:
         place, part = self._place[site], SPLITS.index(split)
@@ -130,6 +173,10 @@ class Records:
             own: origin site -> its own, where it standardises by itself.
             device, dtype: where and what the features become.
         """
+        labels = torch.from_numpy(self._labels).to(device)
+        if isinstance(self._features, Pictures):
+            self._tensors = self._features.on(device, dtype), labels
+            return
         if shared is None:
             features = self._features
         elif own:
@@ -141,18 +188,23 @@ class Records:
             features = shared.transform(self._features)
         self._tensors = (
             torch.from_numpy(np.ascontiguousarray(features)).to(device=device, dtype=dtype),
-            torch.from_numpy(self._labels).to(device),
+            labels,
         )
 
-    def move(self, features: torch.Tensor, labels: torch.Tensor) -> None:
+    def move(self, features: torch.Tensor | Pictures, labels: torch.Tensor) -> None:
         """Hold the prepared rows elsewhere: the same values, in memory that processes share."""
         self._tensors = features, labels
 
     def raw_training_of_origin(self, site: str) -> NDArray[Any]:
         """Raw training rows [n, columns] that came from one hospital, also where sites are merged."""
         own = (self._origin == self.origins.index(site)) & (self._split == SPLITS.index("train"))
-        rows: NDArray[Any] = self._features[own]
-        return rows
+        return self._raw(np.flatnonzero(own))
+
+    def _raw(self, rows: Ints) -> NDArray[Any]:
+        found: NDArray[Any] = (
+            self._features.stored(rows) if isinstance(self._features, Pictures) else self._features[rows]
+        )
+        return found
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -171,10 +223,14 @@ class Records:
             keys=self._keys[index],
         )
 
-    def _prepared(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _prepared(self) -> tuple[torch.Tensor | Pictures, torch.Tensor]:
         if self._tensors is None:
             raise DataError("records are not prepared: the server's `prepare` message comes before any task")
         return self._tensors
+
+
+def _stays(features: NDArray[Any]) -> bool:
+    return isinstance(features, np.memmap) or features.dtype.kind in "uib"
 
 
 def _split_of(site: str, data: SiteData) -> NDArray[np.int8]:

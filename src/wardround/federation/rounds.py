@@ -22,6 +22,7 @@ from wardround.config.job import Job
 from wardround.data.preprocess import Preprocessing
 from wardround.errors import ConfigError, QuorumLost, RunError, StorageError
 from wardround.federation import messages
+from wardround.federation.class_weights import fit_class_weights
 from wardround.federation.metering import Metered
 from wardround.federation.preprocess import fit_preprocessing
 from wardround.federation.site import Network
@@ -126,6 +127,7 @@ class Federation:
         self._keys = streams.site_keys(self.engine.sites)
         self._deadline = job.participation.deadline_seconds
         self._max_weight = 1.0
+        self._class_weights: dict[str, list[float]] = {}
         self._counted: dict[str, int] = {}
         self._spent = 0.0
         self._began = time.perf_counter()
@@ -176,6 +178,12 @@ class Federation:
                 self.engine, self.channel, columns, self.job.data.preprocessing, self._round(-1, len(population)),
                 deadline=self._deadline, quorum=quorum,
             )  # fmt: skip
+        if self.job.training.loss.class_weights == "balanced" and not self._description.multilabel:
+            found = fit_class_weights(
+                self.engine, self.channel, self._round(-1, len(population)), classes=len(self._description.classes),
+                deadline=self._deadline, quorum=quorum,
+            )  # fmt: skip
+            self._class_weights = {"class_weights": found}
         self._prepare()
         server = self._initial()
         first = {
@@ -183,6 +191,7 @@ class Federation:
             "preprocessing": self._preprocessing.to_json() if self._preprocessing else None,
             "executor": self._executor,
             "reason": self._reason,
+            **self._class_weights,
             **self._spending(),
         }
         sites, states = self._start.whole(self.network.initial_state) if self._start else ((), {})
@@ -200,6 +209,7 @@ class Federation:
         self._max_weight = first["max_weight"]
         stored = first["preprocessing"]
         self._preprocessing = None if stored is None else Preprocessing.from_json(stored)
+        self._class_weights = {name: first[name] for name in ("class_weights",) if name in first}
         self._prepare()
         if (first["executor"], first["reason"]) != (self._executor, self._reason):
             raise RunError(
@@ -219,13 +229,17 @@ class Federation:
     def _prepare(self) -> None:
         stored = self._preprocessing.to_json() if self._preprocessing else None
         given: Arrays = {**self._start.model.params, **self._start.model.buffers} if self._start else {}
-        request = Request(message=Message(stage=messages.PREPARE, meta={"preprocessing": stored}, arrays=given))
+        meta = {"preprocessing": stored, **self._class_weights}
+        request = Request(message=Message(stage=messages.PREPARE, meta=meta, arrays=given))
         kinds: dict[str, str] = {}
         for reply in self._answers(request):
             kinds[reply.message.meta["executor"]] = reply.message.meta["reason"]
         self._executor, self._reason = " and ".join(sorted(kinds)), "; ".join(kinds[kind] for kind in sorted(kinds))
         shape = (len(self._preprocessing.names),) if self._preprocessing else self._description.shape
-        self.network = Network(self.job, shape, len(self._description.classes), torch.device("cpu"), given)
+        self.network = Network(
+            self.job, shape, len(self._description.classes), torch.device("cpu"), given,
+            multilabel=self._description.multilabel,
+        )  # fmt: skip
 
     def _answers(self, request: Request) -> Iterator[Reply]:
         """Every site's answer to a direct question; a late reply to an earlier request is passed over."""

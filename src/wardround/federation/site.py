@@ -22,15 +22,16 @@ from wardround.data import preprocess
 from wardround.data.preprocess import Preprocessing
 from wardround.errors import ConfigError, DataError, MessageError
 from wardround.federation import messages
-from wardround.federation.choice import choose_executor, choose_workers
+from wardround.federation.choice import choose_executor, choose_workers, convolves_apart
 from wardround.federation.records import Records
 from wardround.models import registry as models
 from wardround.store.states import SiteStates
-from wardround.training.evaluate import Evaluator, figures
+from wardround.training.evaluate import Evaluator, aggregated, figures
 from wardround.training.executors import Sequential, Stacked
 from wardround.training.forward import Switches
-from wardround.training.loss import scores
+from wardround.training.loss import multilabel, scores
 from wardround.training.probe import Probe, probe
+from wardround.training.recipe import PLAIN, Recipe, recipe_of
 from wardround.types import (
     LOCAL,
     STEP_TERMS,
@@ -59,13 +60,18 @@ class Network:
         classes: label classes.
         device: where it runs.
         start: parameters and buffers to begin with instead of the initial ones.
+        multilabel: whether each class is a label of its own.
+        recipe: how it trains.
     """
 
     def __init__(
-        self, job: Job, shape: tuple[int, ...], classes: int, device: torch.device, start: Arrays | None = None
-    ) -> None:
+        self, job: Job, shape: tuple[int, ...], classes: int, device: torch.device, start: Arrays | None = None,
+        *, multilabel: bool = False, recipe: Recipe = PLAIN,
+    ) -> None:  # fmt: skip
         dtype = torch.float64 if job.training.dtype == "float64" else torch.float32
-        self.module = models.build(job.model, shape, classes, seed=job.seed, dtype=dtype).to(device)
+        self.module = models.build(job.model, shape, classes, seed=job.seed, dtype=dtype, multilabel=multilabel).to(
+            device
+        )
         if start:
             self.module.load_state_dict(start, strict=False)
         self.rule = algorithms.local_rule(job.algorithm)
@@ -84,11 +90,12 @@ class Network:
         initial = {**self.rule.initial(self.shared), **stays}
         self.initial_state: Arrays = {name: value.cpu() for name, value in initial.items()}
         self.parameters = sum(v.numel() for v in whole.params.values())
-        self._job, self._shape, self._device = job, shape, device
+        self.given = models.given_to(self.module)
+        self._job, self._shape, self._device, self._recipe = job, shape, device, recipe
 
     @cached_property
     def _choice(self) -> tuple[Probe, bool, str]:
-        found = probe(self.module, self._shape)
+        found = probe(self.module, self._shape, stack=not convolves_apart(self._job, self._shape, self._device))
         return found, *choose_executor(self._job, found, self._shape, self._device)
 
     @property
@@ -108,7 +115,7 @@ class Network:
         engine = self._job.engine
         switches = Switches(precision=engine.precision, compile=engine.compile)
         kind = Stacked if stackable else Sequential
-        return kind(self.module, self._job.training.optimizer, found, switches, self._frozen)
+        return kind(self.module, self._job.training.optimizer, found, switches, self._frozen, self._recipe)
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -184,7 +191,14 @@ class Host:
             self.records.prepare(shared, self.own, device=self._device, dtype=dtype)
             classes = len(self.records.description.classes)
             given = self._here(request.message.arrays)
-            self._network = Network(self.job, self.records.row_shape, classes, self._device, given)
+            recipe = recipe_of(
+                self.job, self.records.row_shape, classes, multilabel=self.records.description.multilabel,
+                class_weights=request.message.meta.get("class_weights"),
+            )  # fmt: skip
+            self._network = Network(
+                self.job, self.records.row_shape, classes, self._device, given,
+                recipe=recipe, multilabel=self.records.description.multilabel,
+            )  # fmt: skip
             self._check_model(self._network, classes)
             self._spread(self._network)
         meta = {"executor": self.network.executor.name, "reason": self._reason()}
@@ -212,10 +226,12 @@ class Host:
     def _check_model(self, network: Network, classes: int) -> None:
         """Refuse a model that the labels do not fit, and one-row batches where BatchNorm could not train on them."""
         name, outputs = self.job.model.name, network.probe.outputs
-        if outputs not in ((1, 2) if classes == 2 else (classes,)):
+        two = classes == 2 and not self.records.description.multilabel
+        if outputs not in ((1, 2) if two else (classes,)):
+            kind = "labels" if self.records.description.multilabel else "classes"
             raise ConfigError(
-                f"model {name} gives {outputs} logits a row, and there are {classes} classes: expected "
-                f"{'1 (or 2)' if classes == 2 else classes}; a model may take `outputs` as an argument"
+                f"model {name} gives {outputs} logits a row, and there are {classes} {kind}: expected "
+                f"{'1 (or 2)' if two else classes}; a model may take `outputs` as an argument"
             )
         if not network.parameters:
             raise ConfigError(f"model {name} has no parameter that could be trained")
@@ -247,10 +263,13 @@ class Host:
         server = messages.server_from(self._here(request.message.arrays))
         states = self._read(sites)
         logits, labels, owner = self._evaluator.logits(server.model, states, self.records.rows(sites, split))
-        likely = scores(logits)
+        likely, labels = scores(logits, labelled=multilabel(logits, labels)), labels.cpu()
+        groups = self.records.groups(sites, split)
+        if groups is not None:
+            likely, labels, owner = aggregated(likely, labels, owner, groups, self.job.evaluation.aggregate)
         for k, site in enumerate(sites):
             mine = torch.from_numpy(owner == k)
-            arrays = {"scores": likely[mine], "labels": labels.cpu()[mine]}
+            arrays = {"scores": likely[mine], "labels": labels[mine]}
             yield Reply(sites=(site,), message=Message(stage=messages.RELEASE, meta={"split": split}, arrays=arrays))
 
     # ------------------------------------------------------------------------------------------------ additive tasks
@@ -263,11 +282,13 @@ class Host:
             raise MessageError(f"task {task!r} is unknown here: server and site run different versions")
         if task == messages.TRAIN and round.index < self.states.pending_round(sites):
             return  # an old request, delivered late: to answer would forget what is pending
-        if task != messages.STATISTICS:
+        if task not in (messages.STATISTICS, messages.CLASSES):
             counted = request.facts.get("counted", {})
             self.states.settle(sites, counted, round.index if task == messages.TRAIN else -1)
         if task == messages.STATISTICS:
             contribution = self._statistics(sites, message)
+        elif task == messages.CLASSES:
+            contribution = self._class_counts(sites)
         elif task == messages.TRAIN:
             written = self.states.staged_reply(round.index)
             contribution = messages.contribution_from(written) if written else self._train(sites, message, round)
@@ -317,7 +338,11 @@ class Host:
 
     def _figures(self, model: ModelState, states: Arrays, sites: tuple[str, ...], split: Split) -> Term:
         logits, labels, owner = self._evaluator.logits(model, states, self.records.rows(sites, split))
-        arrays = figures(logits, labels, owner, sites=len(sites), bins=self.job.evaluation.bins)
+        spec = self.job.evaluation
+        arrays = figures(
+            logits, labels, owner, sites=len(sites), bins=spec.bins, groups=self.records.groups(sites, split),
+            how=spec.aggregate,
+        )  # fmt: skip
         return Term(arrays=arrays, weights=torch.ones(len(sites), dtype=torch.float64), maximum=1.0)
 
     @property
@@ -337,6 +362,11 @@ class Host:
         arrays = {name: torch.from_numpy(np.stack([one[name] for one in each])) for name in each[0]}
         ones = torch.ones(len(sites), dtype=torch.float64)
         return Contribution(sites=sites, terms={"statistics": Term(arrays=arrays, weights=ones, maximum=1.0)})
+
+    def _class_counts(self, sites: tuple[str, ...]) -> Contribution:
+        counts = torch.tensor([self.records.class_counts(site)["train"] for site in sites], dtype=torch.float64)
+        ones = torch.ones(len(sites), dtype=torch.float64)
+        return Contribution(sites=sites, terms={"classes": Term(arrays={"rows": counts}, weights=ones, maximum=1.0)})
 
     def _read(self, sites: tuple[str, ...]) -> Arrays:
         return self._here(self.states.read(sites, self.network.initial_state))

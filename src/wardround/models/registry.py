@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +15,8 @@ from wardround import streams
 from wardround.config.job import ModelSpec
 from wardround.config.plugins import construct, resolve
 from wardround.errors import ConfigError
-from wardround.models import keras
+from wardround.models import keras, pretrained
+from wardround.models.freeze import freeze
 from wardround.models.seeded import seeded
 from wardround.types import ModelState
 
@@ -22,11 +24,21 @@ MODELS = {
     "logistic": "wardround.models.logistic:Logistic",
     "mlp": "wardround.models.mlp:MLP",
     "cnn": "wardround.models.cnn:CNN",
+    "resnet18": "wardround.models.resnet:resnet18",
+    "resnet50": "wardround.models.resnet:resnet50",
+    "densenet121": "wardround.models.densenet:densenet121",
+    "efficientnet_b0": "wardround.models.efficientnet:efficientnet_b0",
+    "vit_small": "wardround.models.vit:VisionTransformer",
 }
 
 
-def build(spec: ModelSpec, shape: Sequence[int], classes: int, *, seed: int, dtype: torch.dtype) -> nn.Module:
-    """The network, with initial weights that depend on the seed alone.
+def build(
+    spec: ModelSpec, shape: Sequence[int], classes: int, *, seed: int, dtype: torch.dtype, multilabel: bool = False
+) -> nn.Module:
+    """The network, with initial weights that depend on the seed, and on the file of `model.pretrained`, alone.
+
+    An nn.Module that took weights from a file says so in its attribute `origin`, a `pretrained.Matched`. A plug-in's file may
+    offer `translated(arrays, module)`, another library's names -> the network's.
 
     Args:
         spec: the job's `model`.
@@ -34,24 +46,37 @@ def build(spec: ModelSpec, shape: Sequence[int], classes: int, *, seed: int, dty
         classes: number of label classes, at least 2; two classes need a single output.
         seed: the run's seed.
         dtype: of the parameters.
+        multilabel: whether each class is a label of its own, with an output of its own.
 
     Raises:
-        ConfigError: an unknown name, options that do not fit, or an object that is neither an nn.Module nor a Keras model
+        ConfigError: an unknown name, options that do not fit, weights or frozen layers that the network does not have,
+            or an object that is neither an nn.Module nor a Keras model
             on the torch backend, see `keras.KerasModule`.
     """
     factory = resolve(spec.name, MODELS, "model.name")
     inputs: int | tuple[int, ...] = shape[0] if len(shape) == 1 else tuple(shape)
-    offered = {"inputs": inputs, "outputs": 1 if classes == 2 else classes}
+    offered = {"inputs": inputs, "outputs": 1 if classes == 2 and not multilabel else classes}
     options: dict[str, Any] = {**{k: v for k, v in offered.items() if _accepts(factory, k)}, **spec.options}
     make = partial(construct, factory, options, f"model.options of {spec.name}")
     drawn = streams.key("model", seed) % 2**63
     with seeded(drawn):
         module = make()
     if keras.is_keras(module):
+        if spec.pretrained is not None or spec.freeze:
+            raise ConfigError(
+                f"model.name = {spec.name!r} is a Keras model: let the function that makes it load its weights, and set "
+                "trainable = False there; model.pretrained and model.freeze are for nn.Modules"
+            )
         return keras.build(make, shape, seed=drawn, dtype=dtype, where=f"model.name = {spec.name!r}")
     if not isinstance(module, nn.Module):
         raise ConfigError(f"model.name = {spec.name!r}: expected an nn.Module, got {type(module).__name__}")
-    return module.to(dtype)
+    if spec.pretrained is not None:
+        translate = getattr(sys.modules.get(getattr(factory, "__module__", "")), "translated", None)
+        module.origin = pretrained.load(module, spec, translate)  # type: ignore[assignment]
+    module = module.to(dtype)
+    if spec.freeze:
+        freeze(module, spec.freeze, owners(module))
+    return module
 
 
 def _accepts(factory: Any, name: str) -> bool:
@@ -67,6 +92,17 @@ def state_of(module: nn.Module) -> ModelState:
         params={n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad},
         buffers={n: b.detach().clone() for n, b in module.named_buffers() if b.is_floating_point()},
     )
+
+
+def given_to(module: nn.Module) -> dict[str, Any]:
+    """What a network did not learn here, for the report: `pretrained`, from a file, and `frozen`, numbers that do not train.
+
+    Each is there only where the network has some.
+    """
+    origin: pretrained.Matched | None = getattr(module, "origin", None)
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    took = {"pretrained": origin.words(), "pretrained_sha256": origin.sha256} if origin is not None else {}
+    return took | ({"frozen": frozen} if frozen else {})
 
 
 def owners(module: nn.Module) -> dict[str, nn.Module]:

@@ -6,6 +6,7 @@ nothing to draw. matplotlib is imported when a figure is drawn, through its obje
 
 from __future__ import annotations
 
+from wardround.plots.by_label import by_label
 from wardround.plots.canvas import render
 from wardround.plots.class_mix import class_mix
 from wardround.plots.comparison import comparison
@@ -25,6 +26,7 @@ __all__ = [
     "LIGHT",
     "Theme",
     "by_bytes",
+    "by_label",
     "by_site",
     "calibration",
     "class_mix",

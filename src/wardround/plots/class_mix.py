@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from wardround.plots import canvas
-from wardround.plots.labels import count_of, printable
+from wardround.plots.labels import count_of, multilabel, printable, site_rows
 from wardround.plots.partition import class_names, legend_columns, rows_of
 from wardround.plots.sites import MANY_SITES
 from wardround.plots.theme import Theme
@@ -27,7 +27,8 @@ _NAMED = 8
 def class_mix(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     """Bubbles whose area is the rows of a class at a site; beyond 40 sites the sorted shares of each class.
 
-    None without counts, and for up to 40 sites of two classes, whose stacked bars say the same.
+    None without counts, and for up to 40 sites of two classes, whose stacked bars say the same. Shares of labels are of a
+    site's rows, which may have several.
     """
     classes = class_names(result)
     counts = {
@@ -37,8 +38,15 @@ def class_mix(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     if not any(map(sum, counts.values())):
         return None
     if len(counts) > MANY_SITES:
-        return _curves(theme, classes, counts)
-    return _bubbles(theme, classes, counts) if len(classes) > 2 else None
+        return _curves(theme, classes, counts, _totals(result, counts), labelled=multilabel(result))
+    return _bubbles(theme, classes, counts) if len(classes) > 2 or multilabel(result) else None
+
+
+def _totals(result: Mapping[str, Json], counts: Mapping[str, list[int]]) -> list[int]:
+    """Rows of each site."""
+    if multilabel(result):
+        return [sum(site_rows(result, site, split) for split in SPLITS) for site in counts]
+    return [sum(row) for row in counts.values()]
 
 
 def _bubbles(theme: Theme, classes: list[str], counts: Mapping[str, list[int]]) -> Figure:
@@ -67,18 +75,20 @@ def _bubbles(theme: Theme, classes: list[str], counts: Mapping[str, list[int]]) 
     return figure
 
 
-def _curves(theme: Theme, classes: list[str], counts: Mapping[str, list[int]]) -> Figure:
+def _curves(
+    theme: Theme, classes: list[str], counts: Mapping[str, list[int]], totals: list[int], *, labelled: bool
+) -> Figure:
     columns = legend_columns(classes)
     legend_rows = -(-len(classes) // columns)
     figure, axes = canvas.new(theme, height=canvas.HEIGHT + 0.155 * (legend_rows - 1), legend_rows=legend_rows)
-    filled = [row for row in counts.values() if sum(row)]
+    filled = [(row, total) for row, total in zip(counts.values(), totals, strict=True) if total]
     # one class of two says all
-    shown = [1] if len(classes) == 2 else range(len(classes))
+    shown = [1] if len(classes) == 2 and not labelled else range(len(classes))
     lines: dict[str, Artist] = {}
     for label in shown:
-        shares = sorted(row[label] / sum(row) for row in filled)
+        shares = sorted(row[label] / total for row, total in filled)
         (line,) = axes.plot(range(1, len(shares) + 1), shares, color=theme.of_class(label), linewidth=1.4)
-        pool = sum(row[label] for row in filled) / sum(map(sum, filled))
+        pool = sum(row[label] for row, _ in filled) / sum(total for _, total in filled)
         axes.axhline(pool, color=theme.of_class(label), linewidth=0.9, linestyle=(0, (2, 2)))
         text = printable(classes[label], 18)
         lines[text if text not in lines else f"{text} ({label})"] = line

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from wardround.plots import canvas
-from wardround.plots.labels import MODELS, class_titles, printable
+from wardround.plots.labels import MODELS, class_titles, multilabel, printable
 from wardround.plots.theme import Theme
 from wardround.types import Json
 
@@ -21,8 +21,10 @@ _MOST = 20
 def confusion(result: Mapping[str, Json], theme: Theme, model: str = "federated") -> Figure | None:
     """Test rows of one model by true class (row) and predicted class (column): share of the row, and count.
 
-    None where the result has no matrix, or one of more classes than fit.
+    None where the result has no matrix, one of more classes than fit, or rows that may have several labels.
     """
+    if multilabel(result):
+        return None
     matrix = (result.get("confusion") or {}).get(model) or ()
     classes = len(matrix)
     if not 0 < classes <= _MOST or not any(map(sum, matrix)):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from wardround.plots import canvas
 from wardround.plots.estimate import number
-from wardround.plots.labels import MODELS, class_count, class_titles, printable
+from wardround.plots.labels import MODELS, class_rows, class_titles, many_classes, multilabel, printable
 from wardround.plots.theme import Theme
 from wardround.types import Json
 
@@ -41,7 +41,7 @@ def roc(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=0.8, linestyle=(0, (2, 2)))
     handles = _by_class(axes, result, theme, classes) if classes else _by_model(axes, theme, models, steps=False)
     _band(axes, result, theme, "roc")
-    return _finished(figure, axes, theme, handles, "ROC", ("1 \u2212 specificity", "sensitivity"), classes)
+    return _finished(figure, axes, theme, handles, "ROC", ("1 \u2212 specificity", "sensitivity"), classes, result)
 
 
 @canvas.isolated
@@ -63,7 +63,7 @@ def precision_recall(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     )
     _band(axes, result, theme, "precision_recall")
     names = ("recall (sensitivity)", "precision (PPV)")
-    return _finished(figure, axes, theme, handles, "Precision and recall", names, classes)
+    return _finished(figure, axes, theme, handles, "Precision and recall", names, classes, result)
 
 
 def _models(result: Mapping[str, Json], key: str, names: tuple[str, str]) -> dict[str, Points]:
@@ -75,8 +75,7 @@ def _classes(result: Mapping[str, Json], key: str, names: tuple[str, str]) -> di
     """Curves of the federated model by label, of the most frequent classes."""
     curves = ((result.get(key) or {}).get("federated") or {}).get("classes") or ()
     found = {label: points for label, curve in enumerate(curves) if (points := _points(curve, names))}
-    matrix = (result.get("confusion") or {}).get("federated") or ()
-    rows = {label: sum(row) for label, row in enumerate(matrix)}
+    rows = dict(enumerate(class_rows(result, "federated")))
     shown = sorted(found, key=lambda label: -rows.get(label, 0))[:_MOST_CLASSES]
     return {label: found[label] for label in sorted(shown)}
 
@@ -137,9 +136,11 @@ def _finished(
     heading: str,
     names: tuple[str, str],
     classes: Mapping[int, Points],
+    result: Mapping[str, Json],
 ) -> Figure:
     canvas.square(axes)
-    canvas.title(figure, theme, f"{heading}, each class against the rest" if classes else f"{heading}, test rows")
+    each = "each label" if multilabel(result) else "each class against the rest"
+    canvas.title(figure, theme, f"{heading}, {each}" if classes else f"{heading}, test rows")
     canvas.axis_titles(axes, theme, *names)
     canvas.legend(figure, theme, handles, columns=_COLUMNS if classes else len(handles))
     return figure
@@ -181,9 +182,13 @@ def calibration(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     canvas.square(axes)
     shown = "federated" if "federated" in drawn else next(iter(drawn))
     _counts(axes, theme, shown, [(x, count) for x, _, count in drawn[shown]])
-    many = class_count(result) > 2
-    canvas.title(figure, theme, "Calibration of the predicted class" if many else "Calibration, test rows")
-    canvas.axis_titles(axes, theme, "", "fraction right" if many else "observed frequency")
+    if multilabel(result):
+        heading = "Calibration, all labels together"
+    else:
+        heading = "Calibration of the predicted class" if many_classes(result) else "Calibration, test rows"
+    right = many_classes(result) and not multilabel(result)
+    canvas.title(figure, theme, heading)
+    canvas.axis_titles(axes, theme, "", "fraction right" if right else "observed frequency")
     axes.set_xticklabels([])
     canvas.legend(figure, theme, {MODELS[model]: handles[model] for model in drawn}, columns=len(drawn))
     return figure

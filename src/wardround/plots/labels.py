@@ -23,6 +23,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "auroc": "AUROC",
         "auprc": "AUPRC",
         "accuracy": "Accuracy",
+        "subset_accuracy": "Subset accuracy",
         "balanced_accuracy": "Balanced accuracy",
         "sensitivity": "Sensitivity",
         "specificity": "Specificity",
@@ -38,6 +39,15 @@ METRICS: Mapping[str, str] = MappingProxyType(
 
 _MACRO = {"auroc": "Macro AUROC", "auprc": "Macro AUPRC", "f1": "Macro F1"}
 
+_LABELLED = {
+    **_MACRO,
+    "accuracy": "Hamming accuracy",
+    "balanced_accuracy": "Macro balanced accuracy",
+    "sensitivity": "Macro sensitivity",
+    "specificity": "Macro specificity",
+    "ece": "Macro calibration error",
+}
+
 LOWER_IS_BETTER = frozenset({"brier", "ece", "loss"})
 """Metrics in which a smaller figure is the better one."""
 
@@ -47,9 +57,33 @@ def class_count(result: Mapping[str, Json]) -> int:
     return len((result.get("dataset") or {}).get("classes") or ()) or 2
 
 
+def multilabel(result: Mapping[str, Json]) -> bool:
+    """Whether a row may have several of the classes, or none."""
+    return bool((result.get("dataset") or {}).get("multilabel"))
+
+
+def many_classes(result: Mapping[str, Json]) -> bool:
+    """Whether figures are means over classes or labels."""
+    return multilabel(result) or class_count(result) > 2
+
+
+def class_rows(result: Mapping[str, Json], model: str) -> list[float]:
+    """Test rows of each class, or with each label, out of a model's confusion matrices; [] without them."""
+    matrix = (result.get("confusion") or {}).get(model) or ()
+    return [sum(row[1]) if multilabel(result) else sum(row) for row in matrix]
+
+
+def site_rows(result: Mapping[str, Json], site: str, split: str) -> int:
+    """Rows of a split at a site."""
+    if multilabel(result):
+        return int(((result.get("rows") or {}).get(site) or {}).get(split) or 0)
+    return int(sum(((result.get("partition") or {}).get(site) or {}).get(split) or ()))
+
+
 def titles(result: Mapping[str, Json]) -> Mapping[str, str]:
-    """`METRICS`, with what averages over more than two classes named so, and the loss."""
-    return {**METRICS, "loss": "loss", **(_MACRO if class_count(result) > 2 else {})}
+    """`METRICS`, with what averages over labels or more than two classes named so, and the loss."""
+    means = _LABELLED if multilabel(result) else _MACRO if class_count(result) > 2 else {}
+    return {**METRICS, "loss": "loss", **means}
 
 
 def in_a_sentence(title: str) -> str:

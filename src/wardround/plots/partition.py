@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from wardround.plots import canvas
-from wardround.plots.labels import count_of, printable
+from wardround.plots.labels import count_of, multilabel, printable
 from wardround.plots.sites import MANY_SITES
 from wardround.plots.theme import Theme
 from wardround.types import SPLITS, Json
@@ -46,7 +46,7 @@ def rows_of(site: Mapping[str, Json], split: str, label: int) -> int:
 
 @canvas.isolated
 def partition(result: Mapping[str, Json], theme: Theme) -> Figure | None:
-    """A stacked bar a site by class and split; None without counts.
+    """A stacked bar a site by class and split; None without counts. A row with several labels counts for each of them.
 
     More than 40 sites are 40 groups in order of size, each drawn as the mean of its sites.
     """
@@ -63,7 +63,9 @@ def partition(result: Mapping[str, Json], theme: Theme) -> Figure | None:
         _steps(axes, theme, result, sites)
     else:
         _bars(axes, theme, result, sites)
-    _legends(figure, theme, classes)
+    _legends(
+        figure, theme, classes, "Labels by site and split" if multilabel(result) else "Rows by site, class and split"
+    )
     return figure
 
 
@@ -85,7 +87,7 @@ def _bars(axes: Axes, theme: Theme, result: Mapping[str, Json], sites: Mapping[s
     canvas.row_names(axes, theme, [printable(site) for site in sites], range(len(sites)))
     axes.set_ylim(len(sites) - 0.4, -0.6)
     canvas.few_ticks(axes, whole=True)
-    canvas.axis_titles(axes, theme, "rows")
+    canvas.axis_titles(axes, theme, "labels of rows" if multilabel(result) else "rows")
 
 
 def _steps(axes: Axes, theme: Theme, result: Mapping[str, Json], sites: Mapping[str, Mapping[str, Json]]) -> None:
@@ -111,10 +113,11 @@ def _steps(axes: Axes, theme: Theme, result: Mapping[str, Json], sites: Mapping[
     axes.set_ylim(0, None)
     axes.grid(False, axis="x")
     many = count_of(len(ordered), "site")
-    canvas.axis_titles(axes, theme, f"{many}, from the largest to the smallest, {_STEPS} groups", "mean rows a site")
+    across = f"{many}, from the largest to the smallest, {_STEPS} groups"
+    canvas.axis_titles(axes, theme, across, f"mean {'labels' if multilabel(result) else 'rows'} a site")
 
 
-def _legends(figure: Figure, theme: Theme, classes: list[str]) -> None:
+def _legends(figure: Figure, theme: Theme, classes: list[str], title: str) -> None:
     from matplotlib.patches import Patch
 
     hues: dict[str, Artist] = {}
@@ -125,7 +128,7 @@ def _legends(figure: Figure, theme: Theme, classes: list[str]) -> None:
     strengths: dict[str, Artist] = {
         split: Patch(color=theme.muted, alpha=_STRENGTH[split], linewidth=0) for split in SPLITS
     }
-    canvas.title(figure, theme, "Rows by site, class and split")
+    canvas.title(figure, theme, title)
     columns = legend_columns(classes)
     canvas.legend(figure, theme, hues, columns)
     canvas.legend(figure, theme, strengths, row=-(-len(classes) // columns))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wardround.plots import canvas
 from wardround.plots.estimate import number
-from wardround.plots.labels import count_of
+from wardround.plots.labels import count_of, site_rows
 from wardround.plots.theme import Theme
 from wardround.types import SPLITS, Json
 
@@ -23,7 +23,8 @@ _WIDE_RANGE = 30.0
 @canvas.isolated
 def site_sizes(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     """Rows of each site from the largest to the smallest; None for fewer than 10 sites with rows."""
-    totals = (sum(sum(site.get(split) or ()) for split in SPLITS) for site in (result.get("partition") or {}).values())
+    sites = result.get("partition") or {}
+    totals = (sum(site_rows(result, site, split) for split in SPLITS) for site in sites)
     rows = sorted((total for total in totals if total), reverse=True)
     if len(rows) < _FEWEST:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wardround.plots.estimate import number
-from wardround.plots.labels import MODELS, class_count
+from wardround.plots.labels import MODELS, class_count, many_classes, multilabel
 from wardround.types import Json
 
 _SELECTION = {
@@ -35,9 +35,13 @@ def selection(result: Mapping[str, Json]) -> str:
 
 def threshold(result: Mapping[str, Json]) -> str:
     """How the decision threshold was set."""
+    rule = ((result.get("job") or {}).get("evaluation") or {}).get("threshold")
+    if multilabel(result):
+        own = "Each label has a threshold of its own, chosen on validation rows only. Test rows took no part in it."
+        fixed = f"A row is called to have a label from a probability of {rule} on, fixed in the job before training."
+        return own if isinstance(rule, str | Mapping) else fixed
     if class_count(result) > 2:
         return "A row is called the most probable class; more than two classes have no threshold."
-    rule = ((result.get("job") or {}).get("evaluation") or {}).get("threshold")
     if isinstance(rule, Mapping):
         name, value = next((name, value) for name, value in rule.items() if value is not None)
         other = {"sensitivity": "specificity", "specificity": "sensitivity"}[name]
@@ -50,6 +54,18 @@ def threshold(result: Mapping[str, Json]) -> str:
     if rule is None:
         return "How the decision threshold was set is not recorded."
     return f"The decision threshold is {rule}, fixed in the job before training."
+
+
+def aggregation(result: Mapping[str, Json]) -> str:
+    """Whether figures are of rows or of groups; empty where they are of rows."""
+    how = ((result.get("job") or {}).get("evaluation") or {}).get("aggregate") or "none"
+    if how == "none":
+        return ""
+    which = {"mean": "mean", "max": "largest"}[how]
+    return (
+        f"Figures are of groups, not of rows: a lesion's, study's or patient's rows share the {which} of their scores and the "
+        "highest of their labels. Counts of rows in the tables of the data stay those of rows."
+    )
 
 
 def thresholds(result: Mapping[str, Json]) -> list[tuple[str, float]]:
@@ -72,7 +88,7 @@ def intervals(result: Mapping[str, Json]) -> str:
 
 
 def _from_sums(result: Mapping[str, Json], evaluation: Mapping[str, Json]) -> str:
-    if class_count(result) <= 2 or evaluation.get("release_scores") is not False:
+    if not many_classes(result) or evaluation.get("release_scores") is not False:
         return ""
     return (
         " Sums do not say how the classes' histograms hang together, so intervals of macro areas are those of classes that all "

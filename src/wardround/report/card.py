@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wardround.plots.estimate import Estimate, number
-from wardround.plots.labels import count_of
+from wardround.plots.labels import count_of, multilabel
 from wardround.plots.partition import class_names
-from wardround.report import account, classes, fairness, numbers, operating, tables
+from wardround.report import account, classes, fairness, held_out, numbers, operating, tables
 from wardround.report.headline import headline
 from wardround.types import SPLITS, Json
 
@@ -44,6 +44,7 @@ def model_card(result: Mapping[str, Json]) -> str:
         ("At the decision threshold", _operating(result)),
         ("Class by class", _classes(result)),
         ("Over sites", _fairness(result)),
+        ("Sites that never trained", _held_out(result)),
         ("Limits", _limits(result)),
         ("Privacy", _bullets([*account.protects(result), *account.does_not_protect(result)])),
         ("Made with", _environment(result)),
@@ -113,7 +114,7 @@ def _data(result: Mapping[str, Json]) -> list[str]:
     rows = tables.partition(result)
     if rows:
         total = rows[-1]
-        counts = " / ".join(_safe(name) for name in class_names(result))
+        counts = "all labels" if multilabel(result) else " / ".join(_safe(name) for name in class_names(result))
         lines += ["", f"| {count_of(len(result.get('partition') or {}), 'site')} | {' | '.join(SPLITS)} | all |"]
         lines += ["|---|---:|---:|---:|---:|"]
         cells = [" / ".join(numbers.whole(count) for count in split) for split in (*total.splits, total.classes)]
@@ -139,7 +140,7 @@ def _figures(result: Mapping[str, Json]) -> list[str]:
             lines += [f"|---|{'---:|' * len(table.models)}"]
             lines += [f"| {title} | {' | '.join(_cell(cell) for cell in cells)} |" for title, cells in table.rows]
             lines += [""]
-    return [*lines, account.intervals(result)]
+    return [*lines, *filter(None, [account.intervals(result), account.aggregation(result)])]
 
 
 def _operating(result: Mapping[str, Json]) -> list[str]:
@@ -156,7 +157,7 @@ def _operating(result: Mapping[str, Json]) -> list[str]:
 def _classes(result: Mapping[str, Json]) -> list[str]:
     lines: list[str] = []
     for model, rows in classes.by_class(result)[:1]:
-        lines += [f"**{model}, each class against the rest**", ""]
+        lines += [f"**{model}, {'each label' if multilabel(result) else 'each class against the rest'}**", ""]
         lines += [f"| | rows | {' | '.join(classes.columns())} |", f"|---|---:|{'---:|' * len(classes.columns())}"]
         for row in rows:
             cells = " | ".join(_cell(figure) for figure in row.figures)
@@ -180,6 +181,18 @@ def _fairness(result: Mapping[str, Json]) -> list[str]:
         )
         lines.append(f"| {row.metric} | {row.model} | {figures} ({_safe(row.worst_site)}) |")
     return [*lines, "", *_bullets(fairness.who_gains(result, tables.site_metric(result)))]
+
+
+def _held_out(result: Mapping[str, Json]) -> list[str]:
+    rows = held_out.rows(result)
+    if not rows:
+        return []
+    titles = held_out.columns(result)
+    lines = [f"| | model | rows | {' | '.join(titles)} |", f"|---|---|---:|{'---:|' * len(titles)}"]
+    for row in rows:
+        cells = " | ".join(_cell(figure) for figure in row.figures)
+        lines.append(f"| {_safe(row.site)} | {row.model} | {numbers.whole(row.rows)} | {cells} |")
+    return [*lines, "", *_bullets(held_out.sentences(result))]
 
 
 def _cell(figure: Estimate | None) -> str:

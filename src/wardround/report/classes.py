@@ -1,12 +1,12 @@
-"""Each of more than two classes against the rest, and which classes a site cannot be judged on."""
+"""Each of more than two classes against the rest, or each label, and which classes a site cannot be judged on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wardround.plots.estimate import Estimate, estimate
-from wardround.plots.labels import METRICS, MODELS, class_titles, count_of
+from wardround.plots.estimate import Estimate, estimate, number
+from wardround.plots.labels import METRICS, MODELS, class_rows, class_titles, count_of, many_classes, multilabel
 from wardround.plots.sites import MANY_SITES
 from wardround.types import Json
 
@@ -15,11 +15,15 @@ CLASS_METRICS = ("auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """One class of one model, pooled test rows: their number, and a figure (or None) for each of `columns`."""
+    """One class or label of one model, pooled test rows: their number, and a figure (or None) for each of `columns`.
+
+    The threshold is a label's own; classes have none.
+    """
 
     name: str
     rows: int
     figures: tuple[Estimate | None, ...]
+    threshold: float | None = None
 
 
 def columns() -> list[str]:
@@ -33,12 +37,14 @@ def by_class(result: Mapping[str, Json]) -> list[tuple[str, list[ClassRow]]]:
     found = []
     for model, title in MODELS.items():
         blocks = (result.get(model) or {}).get("classes") or ()
-        matrix = (result.get("confusion") or {}).get(model) or [[]] * len(blocks)
+        counts = class_rows(result, model) or [0.0] * len(blocks)
+        cuts = ((result.get("thresholds") or {}).get(model) or ()) if multilabel(result) else ()
         rows = [
             ClassRow(
                 name=names[label] if label < len(names) else f"class {label}",
-                rows=round(sum(matrix[label])),
+                rows=round(counts[label]),
                 figures=tuple(estimate(block, metric) for metric in CLASS_METRICS),
+                threshold=number(cuts[label]) if label < len(cuts) else None,
             )
             for label, block in enumerate(blocks)
         ]
@@ -48,9 +54,9 @@ def by_class(result: Mapping[str, Json]) -> list[tuple[str, list[ClassRow]]]:
 
 
 def absent(result: Mapping[str, Json]) -> str:
-    """Which sites have no test rows of some class, where there are more than two; empty where every site has all."""
+    """Which sites have no test rows of some class or label, where figures are means over them; empty where all have all."""
     names = class_titles(result)
-    if len(names) <= 2:
+    if not many_classes(result):
         return ""
     parts = result.get("partition") or {}
     lacking = {

@@ -27,6 +27,7 @@ DRAWN: Mapping[str, tuple[Draw, str]] = {
     "loss": (plots.loss_by_round, "Validation loss by completed rounds, the kept round marked."),
     "ranking": (plots.ranking_by_round, "Validation AUROC or accuracy by completed rounds, the kept round marked."),
     "communication": (plots.by_bytes, "Validation figure of the federated model by bytes sent so far."),
+    "labels": (plots.by_label, "AUROC of every label with 95 % intervals, a dot a model."),
     "calibration": (plots.calibration, "Observed frequency by predicted probability; the diagonal is perfect."),
     "roc": (plots.roc, "Sensitivity by 1 \u2212 specificity; the diagonal is chance."),
     "precision_recall": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wardround.plots.estimate import Estimate, estimate, pooled
-from wardround.plots.labels import LOWER_IS_BETTER, METRICS, count_of, titles
+from wardround.plots.labels import LOWER_IS_BETTER, METRICS, count_of, multilabel, titles
 from wardround.plots.sites import site_names
 from wardround.report import numbers
 from wardround.types import Json
@@ -47,7 +47,8 @@ def headline(result: Mapping[str, Json]) -> list[str]:
     accuracy, majority = (pooled(result, model, "accuracy") for model in ("federated", "majority"))
     if accuracy and majority:
         sentences.append(
-            f"Its pooled accuracy is {_with_interval(accuracy)}; always answering the most frequent class gives "
+            f"Its pooled {_name('accuracy', titles(result)['accuracy'])} is {_with_interval(accuracy)}; always answering "
+            f"{'what most rows have for each label' if multilabel(result) else 'the most frequent class'} gives "
             f"{numbers.plain(majority.value)}."
         )
     return sentences
@@ -63,7 +64,11 @@ def _level(result: Mapping[str, Json], figure: Estimate, metric: str) -> str:
 def _name(metric: str, title: str) -> str:
     if title.startswith("Macro "):
         return f"macro {title.removeprefix('Macro ')}"
-    return title if title.isupper() or metric in ("f1", "kappa", "ece", "ppv") else title.lower()
+    return (
+        title
+        if title.isupper() or title.startswith("Hamming") or metric in ("f1", "kappa", "ece", "ppv")
+        else title.lower()
+    )
 
 
 def _with_interval(figure: Estimate) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from wardround.plots.estimate import Estimate, estimate, number, pooled
-from wardround.plots.labels import class_count, count_of, titles
+from wardround.plots.labels import count_of, many_classes, multilabel, titles
 from wardround.plots.partition import class_names
 from wardround.plots.sites import MANY_SITES, site_names
-from wardround.report import account, classes, fairness, numbers, operating, skews, tables, target
+from wardround.report import account, classes, evidence, fairness, held_out, numbers, operating, skews, tables, target
 from wardround.report.card import write_card
 from wardround.report.figures import DRAWN, Picture, pictures
 from wardround.report.headline import headline, main_metric, reading
@@ -42,7 +42,10 @@ def build(folder: Path, result: Mapping[str, Json]) -> Path:
 
     atomic.make_folder(folder / FIGURES)
     drawn = pictures(result)
-    for name in DRAWN:
+    evident = evidence.picture(folder, result)
+    if evident is not None:
+        drawn[evidence.NAME] = evident
+    for name in (*DRAWN, evidence.NAME):
         path = folder / FIGURES / f"{name}.png"
         if name in drawn:
             atomic.write_bytes(path, drawn[name].png)
@@ -106,7 +109,13 @@ def _facts(result: Mapping[str, Json]) -> dict[str, Any]:
         "comparisons": [(title, tables.comparison(result, scope)) for title, scope in comparisons],
         "gains": [(title, rows) for title, key in baselines if (rows := tables.differences(result, key))],
         "intervals": account.intervals(result),
-        "many_classes": class_count(result) > 2,
+        "many_classes": many_classes(result),
+        "labelled": multilabel(result),
+        "aggregation": account.aggregation(result),
+        "held_out": held_out.rows(result),
+        "held_out_columns": held_out.columns(result),
+        "held_out_words": held_out.sentences(result),
+        "maps_warning": evidence.warning(result),
         "class_columns": classes.columns(),
         "by_class": classes.by_class(result),
         "absent_classes": classes.absent(result),
@@ -162,7 +171,8 @@ def _key_figures(result: Mapping[str, Json]) -> list[tuple[str, str, str]]:
     accuracy, majority = (pooled(result, model, "accuracy") for model in ("federated", "majority"))
     if accuracy is not None:
         beside = f"majority class: {numbers.plain(majority.value)}" if majority else "majority class: not reported"
-        tiles.append(("Pooled accuracy", numbers.plain(accuracy.value), beside))
+        kind = "Hamming accuracy" if multilabel(result) else "accuracy"
+        tiles.append((f"Pooled {kind}", numbers.plain(accuracy.value), beside))
     for title, baseline in (("Against each site alone", "local"), ("Against centralised", "centralized")):
         gain = ((result.get("gain") or {}).get(baseline) or {}).get("pooled") or {}
         difference = estimate(gain, metric) if metric else None
@@ -238,6 +248,10 @@ def _model(result: Mapping[str, Json]) -> list[tuple[str, str]]:
         ("Parameters", numbers.whole(number(model.get("parameters")))),
         ("Of these shared", numbers.whole(number(model.get("shared")))),
     ]
+    if model.get("frozen"):
+        facts.append(("Frozen", numbers.whole(number(model["frozen"]))))
+    if model.get("pretrained"):
+        facts.append(("Began with", str(model["pretrained"])))
     local = [str(name) for name in model.get("local_names") or ()]
     return [*facts, ("Kept at the sites", ", ".join(local))] if local else facts
 

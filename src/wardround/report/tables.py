@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 
 from wardround.plots.estimate import Estimate, estimate, number, of_site
-from wardround.plots.labels import METRICS, MODELS, titles
+from wardround.plots.labels import METRICS, MODELS, multilabel, site_rows, titles
 from wardround.plots.partition import class_names, rows_of
 from wardround.plots.sites import site_names, summary_metric
 from wardround.report.headline import reading
@@ -132,11 +132,10 @@ def sites(result: Mapping[str, Json]) -> list[SiteRow]:
     """A row a site, in the partition's order."""
     metric = site_metric(result)
     gains = ((result.get("gain") or {}).get("local") or {}).get("sites") or {}
-    parts = result.get("partition") or {}
     return [
         SiteRow(
             name=site,
-            test_rows=sum((parts.get(site) or {}).get("test") or ()),
+            test_rows=site_rows(result, site, "test"),
             federated=of_site(result, "federated", site, metric),
             local=of_site(result, "local", site, metric),
             difference=estimate(gains.get(site) or {}, metric),
@@ -169,11 +168,13 @@ def spreads(result: Mapping[str, Json], rows: Sequence[SiteRow]) -> list[Spread]
 
 
 def partition(result: Mapping[str, Json]) -> list[PartitionRow]:
-    """Counts of every site, and a last row `All sites` where there are more than one."""
+    """Counts of every site by class (of a multi-label dataset rows alone), and last those of all sites where there are more."""
     labels = range(len(class_names(result)))
     rows = []
     for name, site in (result.get("partition") or {}).items():
         splits = tuple(tuple(rows_of(site, split, label) for label in labels) for split in SPLITS)
+        if multilabel(result):  # a row may count for several labels
+            splits = tuple((site_rows(result, name, split),) for split in SPLITS)
         rows.append(PartitionRow(name=name, splits=splits, classes=_add(splits)))
     if len(rows) > 1:
         splits = tuple(_add([row.splits[index] for row in rows]) for index in range(len(SPLITS)))

@@ -17,7 +17,7 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
 from pathlib import Path, PurePosixPath
@@ -403,8 +403,8 @@ class Run:
     def _repair(self) -> None:
         self._journal.repair()
         folder = self.path / _CHECKPOINTS
-        atomic.sweep(self.path)
-        atomic.sweep(folder)
+        for each in _own_folders(self.path):
+            atomic.sweep(each)
         needed = self._needed(self._retained())
         for name in atomic.names(folder):
             if _CHECKPOINT.fullmatch(name) and name not in needed:
@@ -536,6 +536,15 @@ class Run:
             raise RunError(f"{name} is absent from {self.path}: restore it from a backup") from error
         except OSError as error:
             raise StorageError(f"{path} could not be read: {error.strerror or error}; see to the disk") from error
+
+
+def _own_folders(path: Path) -> Iterator[Path]:
+    """A run's folder and those inside it (overlays, figures), but not those of runs inside it (baselines)."""
+    yield path
+    for name in atomic.names(path):
+        inner = path / name
+        if inner.is_dir() and not inner.is_symlink() and not (inner / "run.json").exists():
+            yield from _own_folders(inner)
 
 
 def _server_name(completed: int) -> str:

@@ -10,16 +10,18 @@ rows are those of `names`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from wardround.streams import generator
-from wardround.training import curves, tables
+from wardround.training import curves, multilabel, tables
 from wardround.training.class_tables import ClassSums, ClassTable
+from wardround.training.label_tables import LabelSums, LabelTable, cuts
 from wardround.training.metrics import METRICS, Floats, ScoreTable, measure_weightings
 from wardround.training.multiclass import CLASS_METRICS, OVERALL, Values, measure_rows, measure_sums
-from wardround.training.tables import Table
+from wardround.training.multilabel import LABEL_METRICS
+from wardround.training.tables import Cut, Table, single
 
 _CELLS = 1_000_000
 """Resamples x rows held at once: the working set is some ten such float64 arrays, whatever the number of rows."""
@@ -27,24 +29,32 @@ _CELLS = 1_000_000
 
 def names(table: Table) -> tuple[str, ...]:
     """The metrics of all classes together, in the order of `values`; those of each class stand below them."""
+    if isinstance(table, LabelTable | LabelSums):
+        return LABEL_METRICS
     return METRICS if isinstance(table, ScoreTable) else OVERALL
 
 
 def pooled(
-    given: Mapping[str, Table], thresholds: Mapping[str, float], resamples: int, seed: int
+    given: Mapping[str, Table], thresholds: Mapping[str, Cut], resamples: int, seed: int
 ) -> tuple[Table, Floats]:
     """The rows of all sites in one table, and its values."""
     merged = tables.merge(given.values())
     if isinstance(merged, ScoreTable):
-        own = np.repeat(list(thresholds.values()), [len(table) for table in given.values()])
+        own = np.repeat([single(cut) for cut in thresholds.values()], [len(table) for table in given.values()])
         return merged, _binary(merged, own, _binary_draws(given, resamples, seed))
     if isinstance(merged, ClassTable):
         return merged, _exact(merged, _row_draws(given, resamples, seed))
+    if isinstance(merged, LabelTable):
+        each = [cuts(cut, merged.classes) for cut in thresholds.values()]
+        chosen = np.repeat(each, [len(table) for table in given.values()], axis=0)
+        return merged, _labelled(merged, chosen, resamples, _row_draws(given, resamples, seed))
+    if isinstance(merged, LabelSums):
+        return merged, _labels_summed(merged, cuts(next(iter(thresholds.values())), merged.classes), resamples, seed)
     return merged, _summed(merged, resamples, seed)
 
 
 def by_site(
-    given: Mapping[str, Table], thresholds: Mapping[str, float], resamples: int, seed: int
+    given: Mapping[str, Table], thresholds: Mapping[str, Cut], resamples: int, seed: int
 ) -> Iterator[tuple[str, Floats]]:
     """Site by site, its name and values.
 
@@ -71,14 +81,22 @@ def _exact(table: ClassTable, draws: Iterator[Floats]) -> Floats:
     return np.concatenate([_stacked(block) for block in blocks], axis=1)
 
 
-def _stacked(values: Values) -> Floats:
+def _labelled(table: LabelTable, thresholds: Floats, resamples: int, draws: Iterator[Floats]) -> Floats:
+    if not len(table):
+        return _stacked(multilabel.undefined(table.classes, 1 + resamples), LABEL_METRICS)
+    blocks = [multilabel.measure_rows(table, np.ones((1, len(table))), thresholds)]
+    blocks += [multilabel.measure_rows(table, weights, thresholds) for weights in draws]
+    return np.concatenate([_stacked(block, LABEL_METRICS) for block in blocks], axis=1)
+
+
+def _stacked(values: Values, names: Sequence[str] = OVERALL) -> Floats:
     overall, by_class = values
-    return np.concatenate([np.stack([overall[name] for name in OVERALL]), by_class.reshape(-1, by_class.shape[-1])])
+    return np.concatenate([np.stack([overall[name] for name in names]), by_class.reshape(-1, by_class.shape[-1])])
 
 
-def by_class(values: Floats) -> Floats:
-    """The values of each class against the rest, [C, metrics, 1 + resamples]."""
-    below = values[len(OVERALL) :]
+def by_class(table: Table, values: Floats) -> Floats:
+    """The values of each class against the rest, or of each label, [C, metrics, 1 + resamples]."""
+    below = values[len(names(table)) :]
     return below.reshape(-1, len(CLASS_METRICS), below.shape[-1])
 
 
@@ -138,3 +156,27 @@ def _summed(sums: ClassSums, resamples: int, seed: int) -> Floats:
     cells = _Resampler(sums.matrix.ravel(), seed, "bootstrap", "confusion").draw(resamples)
     found = _stacked(measure_sums(sums, cells.reshape(-1, *sums.matrix.shape), pairs))
     return np.concatenate([estimate, found], axis=1)
+
+
+def _labels_summed(sums: LabelSums, thresholds: Floats, resamples: int, seed: int) -> Floats:
+    """As `_summed`: each label is drawn by itself."""
+    if not len(sums):
+        return _stacked(multilabel.undefined(sums.classes, 1 + resamples), LABEL_METRICS)
+    pairs, rows = [], len(sums)
+    for place, part in enumerate(sums.tables):
+        drawn = _of(part, seed, "bootstrap", "sums", place).draw(resamples)
+        pairs.append(
+            (
+                np.concatenate([part.positives[None], drawn[:, 0::2]]),
+                np.concatenate([part.negatives[None], drawn[:, 1::2]]),
+            )
+        )
+    exact = np.full(resamples, np.nan)  # of a constant decision nothing is known
+    if not np.isnan(sums.exact):
+        exact = _Resampler(np.array([sums.exact, rows - sums.exact]), seed, "bootstrap", "exact").draw(resamples)[:, 0]
+    once = [(positives[:1], negatives[:1]) for positives, negatives in pairs]
+    again = [(positives[1:], negatives[1:]) for positives, negatives in pairs]
+    blocks = [multilabel.measure_sums(sums, once, np.array([sums.exact]), thresholds)]
+    if resamples:
+        blocks.append(multilabel.measure_sums(sums, again, exact, thresholds))
+    return np.concatenate([_stacked(block, LABEL_METRICS) for block in blocks], axis=1)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wardround.training.forward import Forward, hand_stacked, plain, vmapped
-from wardround.training.loss import positive_probability, row_losses, scores
-from wardround.types import LOCAL, Arrays, ModelState, Rows
+from wardround.training.label_tables import HALF
+from wardround.training.loss import multilabel, row_losses, scores
+from wardround.types import LOCAL, Arrays, Features, ModelState, Rows
 
 _BLOCK = 2**17
 """Features of the rows scored at once: pictures in blocks that stay in a processor's cache take half the time."""
@@ -65,7 +66,7 @@ class Evaluator:
         )
         return summed / count.clamp_min(1.0)
 
-    def _in_blocks(self, params: Arrays, buffers: Arrays, features: Tensor, index: Tensor) -> Tensor:
+    def _in_blocks(self, params: Arrays, buffers: Arrays, features: Tensor | Features, index: Tensor) -> Tensor:
         rows = max(_FEWEST, _BLOCK // features[0].numel())
         return torch.cat([self._plain(params, buffers, features[part]) for part in torch.split(index, rows)])
 
@@ -103,19 +104,55 @@ def flat(data: Rows) -> tuple[Tensor, Ints]:
     return torch.from_numpy(where).to(data.features.device), owner
 
 
-def figures(logits: Tensor, labels: Tensor, owner: Ints, *, sites: int, bins: int) -> Arrays:
+def aggregated(likely: Tensor, labels: Tensor, owner: Ints, groups: Ints, how: str) -> tuple[Tensor, Tensor, Ints]:
+    """One row a group: its rows' mean or largest scores, and what any of them is labelled.
+
+    Args:
+        likely: float64 [R] or [R, C], as `loss.scores` gives them. Largest scores of classes are made to add up to 1 again.
+        labels: int64 [R], or [R, C] of 0 and 1.
+        owner: int64 [R], the site of each row; a group is of one site.
+        groups: int64 [R].
+        how: `mean` or `max`.
+
+    Returns:
+        Scores [G], or [G, C]; labels [G], or [G, C]; owner [G]; groups in ascending order.
+    """
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    place = torch.from_numpy(inverse.reshape(-1).astype(np.int64))
+    if how == "mean":
+        count = torch.bincount(place, minlength=len(first)).double().view(-1, *[1] * (likely.dim() - 1))
+        score = likely.new_zeros(len(first), *likely.shape[1:]).index_add_(0, place, likely) / count
+    else:
+        score = _highest(likely, place, len(first))
+        if likely.dim() > labels.dim():
+            score = score / score.sum(-1, keepdim=True)
+    return score, _highest(labels.cpu(), place, len(first)), owner[first]
+
+
+def _highest(values: Tensor, place: Tensor, count: int) -> Tensor:
+    """The highest of the values 0 or more at each place, [count, ...]."""
+    highest = np.zeros((count, *values.shape[1:]), dtype=values.numpy().dtype)
+    np.maximum.at(highest, place.numpy(), values.numpy())
+    return torch.from_numpy(highest)
+
+
+def figures(
+    logits: Tensor, labels: Tensor, owner: Ints, *, sites: int, bins: int, groups: Ints | None = None, how: str = "mean"
+) -> Arrays:
     """Additive figures of K sites.
 
     Args:
-        logits: [R, outputs]; labels: int64 [R]; owner: int64 [R].
+        logits: [R, outputs]; labels: int64 [R], or [R, outputs] of 0 and 1; owner: int64 [R].
         sites: K.
         bins: uniform bins of a probability over [0, 1].
+        groups, how: see `aggregated`; the loss stays that of rows. None judges each row.
 
     Returns:
         float64 `loss` [K] (summed over rows), `rows` [K], and histograms. Of two classes: `positives`, `negatives`,
         `score_sums` [K, bins], rows of each class in each bin and the sum of their scores. Of C > 2: the same of each class
         against the rest, of the decision (right against wrong) and of half the squared error (all rows against none),
-        [K, C + 2, bins], and `confusion` [K, C, C], rows by true and predicted class.
+        [K, C + 2, bins], and `confusion` [K, C, C], rows by true and predicted class. Of L labels: the same as of two classes
+        for each, [K, L, bins], and `exact` [K], rows all of whose labels are right at 0.5.
     """
     logits, labels = logits.cpu(), labels.cpu()  # float64 sums, which not every accelerator has
     where = torch.from_numpy(owner)
@@ -123,10 +160,16 @@ def figures(logits: Tensor, labels: Tensor, owner: Ints, *, sites: int, bins: in
     def by_site(values: Tensor) -> Tensor:
         return torch.zeros(sites, dtype=torch.float64).index_add_(0, where, values.double())
 
-    found = {"loss": by_site(row_losses(logits, labels)), "rows": by_site(torch.ones_like(labels))}
+    found = {"loss": by_site(row_losses(logits, labels)), "rows": by_site(torch.ones(len(labels)))}
+    labelled = multilabel(logits, labels)
+    likely = scores(logits, labelled=labelled)
+    if groups is not None:
+        likely, labels, owner = aggregated(likely, labels, owner, groups, how)
+        where = torch.from_numpy(owner)
+    if labelled:
+        return found | _label_figures(likely, labels, where, sites=sites, bins=bins)
     if logits.shape[-1] > 2:
-        return found | _class_figures(scores(logits), labels, where, sites=sites, bins=bins)
-    likely = positive_probability(logits)
+        return found | _class_figures(likely, labels, where, sites=sites, bins=bins)
     finite = torch.where(torch.isfinite(likely), likely, torch.full_like(likely, 0.5))
     cell = where * bins + (finite * bins).long().clamp_(0, bins - 1)
 
@@ -138,6 +181,25 @@ def figures(logits: Tensor, labels: Tensor, owner: Ints, *, sites: int, bins: in
         "positives": table((labels == 1).double()),
         "negatives": table((labels != 1).double()),
         "score_sums": table(finite),
+    }
+
+
+def _label_figures(likely: Tensor, labels: Tensor, where: Tensor, *, sites: int, bins: int) -> Arrays:
+    count = likely.shape[-1]
+    finite = torch.where(torch.isfinite(likely), likely, torch.full_like(likely, HALF))
+    cell = where.unsqueeze(-1) * count + torch.arange(count)
+    cell = (cell * bins + (finite * bins).long().clamp_(0, bins - 1)).flatten()
+
+    def table(values: Tensor) -> Tensor:
+        empty = torch.zeros(sites * count * bins, dtype=torch.float64)
+        return empty.index_add_(0, cell, values.double().flatten()).view(sites, count, bins)
+
+    right = ((finite >= HALF) == (labels == 1)).all(-1).double()
+    return {
+        "positives": table(labels == 1),
+        "negatives": table(labels != 1),
+        "score_sums": table(finite),
+        "exact": torch.zeros(sites, dtype=torch.float64).index_add_(0, where, right),
     }
 
 

@@ -23,6 +23,7 @@ from wardround.training import memory, optimizers
 from wardround.training.evaluate import Evaluator
 from wardround.training.forward import OFF, Forward, Switches, hand_stacked, single, switched, vmapped
 from wardround.training.probe import Probe
+from wardround.training.recipe import PLAIN, Recipe
 from wardround.training.schedule import Plan, plan
 from wardround.training.step import Sites, step
 from wardround.types import LOCAL, Arrays, LocalRule, Progress, Round, Rows, Server, Trained
@@ -40,7 +41,7 @@ class _Executor:
 
     def __init__(
         self, module: nn.Module, optimizer: OptimizerSpec, probe: Probe, switches: Switches = OFF,
-        frozen: frozenset[str] = frozenset(),
+        frozen: frozenset[str] = frozenset(), recipe: Recipe = PLAIN,
     ) -> None:  # fmt: skip
         memory.keep_freed()
         self.module = module
@@ -48,6 +49,7 @@ class _Executor:
         self.probe = probe
         self.switches = switches
         self.frozen = frozen
+        self.recipe = recipe
         self._forward = switched(self._plain_forward(), switches)
         self._trainable = [n for n, p in module.named_parameters() if p.requires_grad and n not in frozen]
         self._floating_buffers = [*sorted(frozen), *(n for n, b in module.named_buffers() if b.is_floating_point())]
@@ -64,7 +66,9 @@ class _Executor:
         self, forward: Forward, rule: LocalRule, server: Server, states: Arrays, data: Rows, round: Round
     ) -> Trained:
         sites = len(data.count)
-        steps = plan(data.keys, data.count, round, join_single=not self.probe.independent)
+        steps = plan(
+            data.keys, data.count, round, join_single=not self.probe.independent, labels=self.recipe.labels(data)
+        )
         order = np.argsort(-steps.steps, kind="stable")
         params = _with_axis(server.model.params, states, sites, order, trainable=self._trainable)
         buffers = _with_axis(server.model.buffers, states, sites, order, trainable=self._floating_buffers)
@@ -139,22 +143,20 @@ def _run_prefixes(
     share = np.where(np.arange(steps.rows.shape[2]) < counts[:, :, None], 1.0 / np.maximum(counts, 1)[:, :, None], 0.0)
     weights = torch.from_numpy(share).to(device, data.features.dtype)
     losses = torch.zeros(len(order), dtype=data.features.dtype, device=device)
+    keys, factors = data.keys[order], executor.recipe.factors(data, order)
     view, shown = training, len(order)
     for t, (x, y, w) in enumerate(_batches(data, rows, weights, counts)):
         if len(y) != shown:
             view, shown = training.first(len(y)), len(y)
+        batch = executor.recipe.batch(
+            x, y, w, None if factors is None else factors[:shown],
+            keys=keys[:shown], rows=steps.rows[t, order[:shown], : y.shape[1]], round=round, step=t,
+        )  # fmt: skip
         found = step(
-            forward,
-            rule,
-            server,
-            executor.optimizer,
-            view,
-            x,
-            y,
-            w,
-            learning_rate=round.work.learning_rate,
-            number=t + 1,
-        )
+            forward, rule, server, executor.optimizer, view, *batch,
+            learning_rate=round.work.learning_rate, number=t + 1, row_losses=executor.recipe.losses,
+            parts=executor.recipe.parts(y.shape[1], independent=True),
+        )  # fmt: skip
         losses[:shown].add_(found)
     return losses
 
@@ -186,7 +188,7 @@ def _gathered(data: Rows, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Features and labels of the rows with the numbers in an array of any shape."""
     flat = rows.reshape(-1)
     features = data.features.index_select(0, flat).view(*rows.shape, *data.features.shape[1:])
-    return features, data.labels.index_select(0, flat).view(rows.shape)
+    return features, data.labels.index_select(0, flat).view(*rows.shape, *data.labels.shape[1:])
 
 
 def _run_groups(
@@ -198,6 +200,7 @@ def _run_groups(
     counts = steps.counts[:, order]
     rows = torch.from_numpy(steps.rows[:, order] + data.start[order][:, None]).to(device)
     losses = torch.zeros(sites, dtype=data.features.dtype, device=device)
+    keys, factors = data.keys[order], executor.recipe.factors(data, order)
     for t in range(len(counts)):
         for size in np.unique(counts[t][counts[t] > 0]):
             members = np.flatnonzero(counts[t] == size)
@@ -205,9 +208,14 @@ def _run_groups(
             everyone = len(members) == sites
             part = training if everyone else training.take(index)
             weights = torch.full((len(members), int(size)), 1.0 / float(size), dtype=data.features.dtype, device=device)
+            batch = executor.recipe.batch(
+                *_gathered(data, rows[t, index, : int(size)]), weights, None if factors is None else factors[index],
+                keys=keys[members], rows=steps.rows[t, order[members], : int(size)], round=round, step=t,
+            )  # fmt: skip
             losses[index] += step(
-                forward, rule, server, executor.optimizer, part, *_gathered(data, rows[t, index, : int(size)]), weights,
-                learning_rate=round.work.learning_rate, number=t + 1,
+                forward, rule, server, executor.optimizer, part, *batch,
+                learning_rate=round.work.learning_rate, number=t + 1, row_losses=executor.recipe.losses,
+                parts=executor.recipe.parts(int(size), independent=False),
             )  # fmt: skip
             if not everyone:
                 training.put(index, part)
@@ -259,6 +267,6 @@ class Sequential(_Executor):
         mine = {n: value[own] for n, value in states.items()}
         if not self.probe.stochastic:
             return self._train(self._forward, rule, server, mine, rows, round)
-        with torch.random.fork_rng(devices=[data.features.device] if data.features.is_cuda else []):
+        with torch.random.fork_rng(devices=[data.features.device] if data.features.device.type == "cuda" else []):
             torch.manual_seed(streams.key("dropout", round.seed, round.index, int(data.keys[k])) % 2**63)
             return self._train(self._forward, rule, server, mine, rows, round)

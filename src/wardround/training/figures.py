@@ -15,15 +15,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NotRequired, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wardround.errors import ConfigError, DataError
 from wardround.training import bootstrap
 from wardround.training.class_tables import ClassSums, ClassTable
+from wardround.training.label_tables import LabelSums, LabelTable
 from wardround.training.metrics import Floats, ScoreTable, check_threshold
 from wardround.training.multiclass import CLASS_METRICS
-from wardround.training.tables import Table
+from wardround.training.tables import Cut, Table
 
-Threshold = float | Mapping[str, float]
+Threshold = Cut | Mapping[str, Cut]
 """A decision threshold for all sites, or one a site. More than two classes need none, and it is not read."""
 
 MAJORITY_METRICS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1", "kappa")
@@ -39,7 +41,8 @@ class Figures(TypedDict):
         pooled: of the rows of all sites together.
         site_mean: the unweighted mean over the sites in which the metric is defined.
         sites: by site; empty where figures by site are not wanted.
-        classes: of the rows of all sites together, each class against the rest, in label order; absent for two classes.
+        classes: of the rows of all sites together, each class against the rest, or each label, in label order; absent for two
+            classes.
     """
 
     pooled: dict[str, float]
@@ -121,7 +124,7 @@ def gain(
 
 
 def majority(
-    training: Mapping[str, Sequence[float]],
+    training: Mapping[str, Sequence[float] | Sequence[Sequence[float]]],
     tables: Mapping[str, Table],
     resamples: int = 0,
     *,
@@ -130,10 +133,11 @@ def majority(
 ) -> Figures:
     """The floor: at each site, always predict the class that most of its training rows have (of equals, the first).
 
-    Only `MAJORITY_METRICS` are given.
+    Only `MAJORITY_METRICS` are given, and of labels the subset accuracy.
 
     Args:
-        training: site -> training rows of each class, in label order.
+        training: site -> training rows of each class, in label order; of a multi-label dataset, rows without and with each
+            label, [L, 2].
         tables: site -> the rows to predict; their scores are not read.
         resamples: 0 or more.
         seed: of the resamples; that of `figures` gives the same ones.
@@ -148,15 +152,24 @@ def majority(
     for site, table in tables.items():
         if site not in training:
             raise DataError(f"site {site!r} has rows to predict but no training counts; give its rows of each class")
-        constant[site] = _constant(table, int(np.argmax(training[site])))
+        constant[site] = _constant(table, np.argmax(training[site], axis=-1))
     thresholds = _thresholds(constant, 0.5)
     whole, pooled = bootstrap.pooled(constant, thresholds, resamples, seed)
     sites = bootstrap.by_site(constant, thresholds, resamples, seed)
-    return _summary(whole, pooled, sites, per_site=per_site, given=MAJORITY_METRICS)
+    return _summary(whole, pooled, sites, per_site=per_site, given=(*MAJORITY_METRICS, "subset_accuracy"))
 
 
-def _constant(table: Table, label: int) -> Table:
-    """The same rows, all called `label`."""
+def _constant(table: Table, label: np.int64 | NDArray[np.int64]) -> Table:
+    """The same rows, all called `label`; of a multi-label dataset, with and without each label as [L] says."""
+    if isinstance(table, LabelTable):
+        return LabelTable(scores=np.tile(np.asarray(label, dtype=np.float64), (len(table), 1)), labels=table.labels)
+    if isinstance(table, LabelSums):
+        merged = zip(table.tables, np.atleast_1d(label), strict=True)
+        constant = tuple(
+            ScoreTable(scores=np.full(len(part), float(called)), positives=part.positives, negatives=part.negatives)
+            for part, called in merged
+        )
+        return LabelSums(tables=constant, exact=float("nan"))
     if isinstance(table, ScoreTable):
         scores = np.full(len(table), float(label))
         return ScoreTable(scores=scores, positives=table.positives, negatives=table.negatives)
@@ -192,7 +205,7 @@ def _summary(
     mean[defined < defined[:, :1]] = np.nan
     whole = Figures(pooled=_describe(names, pooled, given), site_mean=_describe(names, mean, given), sites=described)
     if not isinstance(table, ScoreTable) and given is names:
-        whole["classes"] = [_describe(CLASS_METRICS, one, CLASS_METRICS) for one in bootstrap.by_class(pooled)]
+        whole["classes"] = [_describe(CLASS_METRICS, one, CLASS_METRICS) for one in bootstrap.by_class(table, pooled)]
     return whole
 
 
@@ -209,13 +222,17 @@ def _describe(names: Sequence[str], values: Floats, given: Sequence[str]) -> dic
     return described
 
 
-def _thresholds(tables: Mapping[str, Table], threshold: Threshold) -> dict[str, float]:
+def _thresholds(tables: Mapping[str, Table], threshold: Threshold) -> dict[str, Cut]:
     if not isinstance(threshold, Mapping):
-        return dict.fromkeys(tables, check_threshold(threshold))
+        return dict.fromkeys(tables, _checked(threshold))
     absent = [site for site in tables if site not in threshold]
     if absent:
         raise DataError(f"site {absent[0]!r} has rows but no threshold; give one a site, or a single number for all")
-    return {site: check_threshold(threshold[site]) for site in tables}
+    return {site: _checked(threshold[site]) for site in tables}
+
+
+def _checked(cut: Cut) -> Cut:
+    return tuple(map(check_threshold, cut)) if isinstance(cut, tuple) else check_threshold(cut)
 
 
 def _check_resamples(resamples: int) -> None:
@@ -245,4 +262,6 @@ def _check_paired(model: Mapping[str, Table], other: Mapping[str, Table]) -> Non
 def _same_outcomes(one: Table, other: Table) -> bool:
     if isinstance(one, ScoreTable) and isinstance(other, ScoreTable):
         return np.array_equal(one.positives, other.positives) and np.array_equal(one.negatives, other.negatives)
+    if isinstance(one, LabelTable) and isinstance(other, LabelTable):
+        return np.array_equal(one.labels, other.labels)
     return isinstance(one, ClassTable) and isinstance(other, ClassTable) and np.array_equal(one.labels, other.labels)

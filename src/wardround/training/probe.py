@@ -42,8 +42,13 @@ class Probe:
     channels_last: bool = False
 
 
-def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
+def probe(module: nn.Module, shape: Sequence[int], *, stack: bool = True) -> Probe:
     """Try a float64 copy of the module on random rows of the given shape; the module itself is not touched.
+
+    Args:
+        module: the network.
+        shape: of a row.
+        stack: whether to try it where there are convolutions: of a large network it takes gigabytes.
 
     Raises:
         ConfigError: the module cannot take rows of that shape, its output is not [rows, outputs], or its own `stacked`
@@ -59,10 +64,10 @@ def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
     }
     plain = single(trial)
     with torch.random.fork_rng(devices=[]):
-        found = _look(trial, plain, params, x, draw)
         convolves = any(
             isinstance(layer, nn.Conv2d | nn.Conv3d) or getattr(layer, "convolves", False) for layer in trial.modules()
         )
+        found = _look(trial, plain, params, x, draw, stack or not convolves)
         return replace(
             found,
             outputs=_one(trial, plain, params, x, 0).shape[1],
@@ -72,7 +77,7 @@ def probe(module: nn.Module, shape: Sequence[int]) -> Probe:
         )
 
 
-def _look(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, draw: torch.Generator) -> Probe:
+def _look(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, draw: torch.Generator, stack: bool) -> Probe:
     kind, shape = type(trial).__name__, tuple(x.shape[2:])
     before = torch.get_rng_state()
     try:
@@ -92,8 +97,18 @@ def _look(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, draw: tor
         )  # fmt: skip
     changed = x.clone()
     changed[:, 1:] = torch.randn(2, _ROWS - 1, *shape, generator=draw, dtype=torch.float64)
-    other = _one(trial, plain, params, changed, 0)
-    independent = torch.allclose(first[:1], other[:1], atol=_TOLERANCE, rtol=0)
+    seen, others = _buffers(trial, 1), _buffers(trial, 1)
+    _one(trial, plain, params, x, 0, seen)
+    other = _one(trial, plain, params, changed, 0, others)
+    # where a ReLU hides the other rows from the first one's output, BatchNorm's statistics still tell
+    independent = torch.allclose(first[:1], other[:1], atol=_TOLERANCE, rtol=0) and all(
+        torch.equal(value, others[name]) for name, value in seen.items()
+    )
+    if not stack:
+        return Probe(
+            stackable=False, independent=independent, stochastic=False,
+            reason="sequential: whether its sites can be stacked was not tried",
+        )  # fmt: skip
     return _stackable(trial, plain, params, x, independent)
 
 
@@ -148,9 +163,10 @@ def _buffers(trial: nn.Module, sites: int) -> Arrays:
     return {n: b.detach().clone().unsqueeze(0).repeat(sites, *[1] * b.dim()) for n, b in trial.named_buffers()}
 
 
-def _one(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, k: int) -> Tensor:
+def _one(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, k: int, buffers: Arrays | None = None) -> Tensor:
+    own = _buffers(trial, 1) if buffers is None else buffers
     with torch.no_grad():
-        return plain({n: p[k : k + 1] for n, p in params.items()}, _buffers(trial, 1), x[k : k + 1])[0]
+        return plain({n: p[k : k + 1] for n, p in params.items()}, own, x[k : k + 1])[0]
 
 
 def _changes(trial: nn.Module, forward: Forward, params: Arrays, x: Tensor) -> Arrays:

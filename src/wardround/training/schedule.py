@@ -1,9 +1,10 @@
 """Which rows make which batch, for K sites at once.
 
 Each epoch of a site is a permutation of its rows drawn from the stream (seed, site, round, epoch), cut into batches of
-`batch_size`; the last one may be smaller. Under BatchNorm a last batch of one row joins the one before it, since one row
-has no variance. Where the round's work is a range, each site draws its own number of steps or epochs. The plan is a pure
-function of names: a chunk, a worker and a lone hospital draw the same batches.
+`batch_size`; the last one may be smaller. Balanced sampling fills batches of the same sizes: each place draws one of the
+site's classes, all alike, and one of its rows, with replacement. Under BatchNorm a last batch of one row joins the one
+before it, since one row has no variance. Where the round's work is a range, each site draws its own number of steps or
+epochs. The plan is a pure function of names: a chunk, a worker and a lone hospital draw the same batches.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Plan:
     steps: Ints
 
 
-def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bool) -> Plan:
+def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bool, labels: Ints | None = None) -> Plan:
     """The batches of one round.
 
     Args:
@@ -42,6 +43,7 @@ def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bo
         count: int64 [K], rows of each site; a site with none has no steps.
         round: budget, seed and index.
         join_single: whether a last batch of one row joins the one before it.
+        labels: int64 [rows of all sites], site after site, for balanced sampling; None takes each row once an epoch.
     """
     batch, sites = round.work.batch_size, len(count)
     per_epoch = _batches(count, batch, join_single=join_single)
@@ -59,6 +61,8 @@ def plan(keys: NDArray[np.uint64], count: Ints, round: Round, *, join_single: bo
     counts = np.where(time < steps, last - first, 0)
 
     width = int(counts.max())
+    if labels is not None:
+        return Plan(rows=_balanced(keys, count, labels, counts, round), counts=counts, steps=steps)
     rows = np.zeros((total, sites, width), dtype=np.int64)
     for number in range(int(epoch.max()) + 1):
         at, site = np.nonzero(epoch == number)
@@ -90,6 +94,29 @@ def _batches(count: Ints, batch: int, *, join_single: bool) -> Ints:
     """Batches of an epoch, int64 [K]."""
     whole: Ints = -(-count // batch)
     return whole - ((count % batch == 1) & (whole > 1)) if join_single and batch > 1 else whole
+
+
+def _balanced(keys: NDArray[np.uint64], count: Ints, labels: Ints, counts: Ints, round: Round) -> Ints:
+    """Rows int64 [T, K, B], drawn from the classes of each site alike; 0 where `counts` [T, K] says that there is none."""
+    total, sites = counts.shape
+    width, stride = int(counts.max()), round.work.batch_size + 1  # a joined row makes a batch one longer
+    owner = np.repeat(np.arange(sites), count)
+    start = np.cumsum(count) - count
+    order = np.lexsort((labels, owner)) - start[owner]
+    classes = int(labels.max(initial=0)) + 1
+    held = np.bincount(owner * classes + labels, minlength=sites * classes).reshape(sites, classes)
+    first = np.cumsum(held, axis=1) - held
+    present = np.argsort(held == 0, axis=1, kind="stable")  # a site's own classes, then those that it has not
+    number = np.maximum((held > 0).sum(1), 1)
+
+    purpose = streams.key("balanced", round.seed, round.index)
+    bits = streams.uniform_bits(keys, purpose, total * stride * 2).reshape(sites, total, stride, 2)[:, :, :width]
+    drawn = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    site = np.arange(sites)[:, None, None]
+    label = present[site, (drawn[..., 0] * number[:, None, None]).astype(np.int64)]
+    place = first[site, label] + (drawn[..., 1] * held[site, label]).astype(np.int64)
+    rows = order[np.minimum(start[:, None, None] + place, len(order) - 1)].transpose(1, 0, 2)
+    return np.where(np.arange(width) < counts[:, :, None], rows, 0)
 
 
 def _orders(keys: NDArray[np.uint64], count: Ints, epoch: int, round: Round) -> tuple[Ints, Ints]:

@@ -6,6 +6,7 @@ axis gives every site its own gradient.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from wardround.config.job import OptimizerSpec
 from wardround.errors import ConfigError
 from wardround.training import optimizers
 from wardround.training.forward import Forward
-from wardround.training.loss import row_losses
+from wardround.training.loss import RowLosses, row_losses
 from wardround.types import Arrays, LocalRule, Server
 
 
@@ -74,6 +75,8 @@ def step(
     *,
     learning_rate: float,
     number: int,
+    row_losses: RowLosses = row_losses,
+    parts: int = 1,
 ) -> Tensor:
     """One optimiser step of k sites, in place.
 
@@ -83,28 +86,49 @@ def step(
         server: what the server broadcast (no site axis).
         optimizer: which local optimiser.
         sites: tensors of the k sites.
-        x: rows [k, b, ...]; y: labels [k, b].
+        x: rows [k, b, ...]; y: labels [k, b], or [k, b, labels] where a dataset is multi-label.
         weights: [k, b], each row's weight in its site's loss: 1 / (rows in the batch), 0 for padding.
         learning_rate: the round's.
         number: 1 for the first step of the round.
+        row_losses: the loss that is minimised.
+        parts: in so many parts the batch goes through the module, one after another; their gradients add up to the batch's.
 
     Returns:
         Each site's loss before the step, [k], detached.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in sites.params.items()}
-    losses = row_losses(forward(leaves, sites.buffers, x), y) * weights
-    found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+    first, *rest = _parts(x, y, weights, parts)
+    grads, losses = _gradients(forward, leaves, sites.buffers, *first, row_losses)
+    for part in rest:
+        more, further = _gradients(forward, leaves, sites.buffers, *part, row_losses)
+        grads, losses = {name: grad + more[name] for name, grad in grads.items()}, losses + further
     with torch.no_grad():
-        grads = {
-            name: torch.zeros_like(leaf) if grad is None else grad
-            for (name, leaf), grad in zip(leaves.items(), found, strict=True)
-        }
         corrected = rule.correct(grads, sites.params, sites.context, server)
         if number == 1:
             _check_corrected(rule, corrected, sites.params)
         grads = corrected
         optimizers.step(optimizer, sites.params, grads, sites.slots, learning_rate, number)
-    return losses.detach().sum(1)
+    return losses
+
+
+def _parts(x: Tensor, y: Tensor, weights: Tensor, parts: int) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+    """The batch, in parts of nearly equal numbers of rows."""
+    if parts == 1:
+        return [(x, y, weights)]
+    return zip(x.tensor_split(parts, 1), y.tensor_split(parts, 1), weights.tensor_split(parts, 1), strict=True)
+
+
+def _gradients(
+    forward: Forward, leaves: Arrays, buffers: Arrays, x: Tensor, y: Tensor, weights: Tensor, row_losses: RowLosses
+) -> tuple[Arrays, Tensor]:
+    """Each site's gradients, zero for what its loss does not depend on, and its loss, [k]."""
+    losses = row_losses(forward(leaves, buffers, x), y) * weights
+    found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+    grads = {
+        name: torch.zeros_like(leaf) if grad is None else grad
+        for (name, leaf), grad in zip(leaves.items(), found, strict=True)
+    }
+    return grads, losses.detach().sum(1)
 
 
 def _check_corrected(rule: LocalRule, grads: Arrays, params: Arrays) -> None:

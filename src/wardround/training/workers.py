@@ -29,7 +29,8 @@ from wardround.errors import ConfigError, WardroundError
 from wardround.training import schedule
 from wardround.training.evaluate import Evaluator, flat
 from wardround.training.executors import Sequential, Stacked
-from wardround.types import Arrays, LocalRule, ModelState, Round, Rows, Server, Trained
+from wardround.training.pictures import Pictures
+from wardround.types import Arrays, Features, LocalRule, ModelState, Round, Rows, Server, Trained
 
 Ints = NDArray[np.int64]
 _Sites = dict[str, NDArray[Any]]
@@ -49,7 +50,7 @@ class Workers:
 
     Args:
         executor: what each worker runs over its part of the sites.
-        features, labels: all prepared rows, on the CPU.
+        features, labels: all prepared rows, on the CPU; stored pictures whose files are mapped here are mapped there too.
         number: worker processes, at least 2. They start at once, and serve later runs of this process too.
 
     Attributes:
@@ -62,11 +63,21 @@ class Workers:
         OSError: no room for the rows in the temporary folder.
     """
 
-    def __init__(self, executor: Stacked | Sequential, features: Tensor, labels: Tensor, number: int) -> None:
+    def __init__(
+        self, executor: Stacked | Sequential, features: Tensor | Features, labels: Tensor, number: int
+    ) -> None:
         self.name = executor.name
         self.number, self._independent = number, executor.probe.independent
         recipe = _portable(
-            (type(executor), executor.module, executor.optimizer, executor.probe, executor.switches, executor.frozen),
+            (
+                type(executor),
+                executor.module,
+                executor.optimizer,
+                executor.probe,
+                executor.switches,
+                executor.frozen,
+                executor.recipe,
+            ),
             "the model",
         )
         path = [os.getcwd() if folder == "" else folder for folder in sys.path]
@@ -74,7 +85,10 @@ class Workers:
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         try:
             (self._folder / "context").write_bytes(pickle.dumps((os.getpid(), path, recipe)))
-            np.save(self._folder / "features.npy", features.numpy())
+            if isinstance(features, Pictures):
+                (self._folder / "pictures").write_bytes(pickle.dumps(features.shared(self._folder)))
+            elif isinstance(features, Tensor):
+                np.save(self._folder / "features.npy", features.numpy())
             np.save(self._folder / "labels.npy", labels.numpy())
         except BaseException:
             self.close()
@@ -186,9 +200,11 @@ def _portable(thing: object, name: str) -> bytes:
         ) from error
 
 
-def _mapped(folder: Path) -> tuple[Tensor, Tensor]:
-    features, labels = (np.load(folder / name, mmap_mode="c") for name in ("features.npy", "labels.npy"))
-    return torch.from_numpy(features), torch.from_numpy(labels)
+def _mapped(folder: Path) -> tuple[Tensor | Pictures, Tensor]:
+    labels = torch.from_numpy(np.load(folder / "labels.npy", mmap_mode="c"))
+    if (folder / "pictures").exists():
+        return Pictures.mapped(pickle.loads((folder / "pictures").read_bytes())), labels
+    return torch.from_numpy(np.load(folder / "features.npy", mmap_mode="c")), labels
 
 
 # --------------------------------------------------------------------------------------------------------- in a worker
@@ -220,10 +236,14 @@ def _context(folder: Path) -> tuple[Stacked | Sequential, Evaluator, Callable[..
     """What this worker needs once a run: how to train, how to score, and what gives the rows of some sites."""
     parent, sys.path[:], recipe = pickle.loads((folder / "context").read_bytes())
     threading.Thread(target=_follow, args=(parent, folder), daemon=True).start()
-    kind, module, optimizer, probe, switches, frozen = _loaded(recipe)
+    kind, module, optimizer, probe, switches, frozen, how = _loaded(recipe)
     evaluator = Evaluator(module, stackable=kind is Stacked, channels_last=probe.channels_last)
     features, labels = _mapped(folder)
-    return kind(module, optimizer, probe, switches, frozen), evaluator, partial(Rows, features=features, labels=labels)
+    return (
+        kind(module, optimizer, probe, switches, frozen, how),
+        evaluator,
+        partial(Rows, features=features, labels=labels),
+    )
 
 
 def _loaded(portable: bytes) -> Any:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.config.job import FeatureSkewSpec
-from wardround.config.plugins import construct, load_object
+from wardround.config.plugins import construct, resolve
 from wardround.errors import ConfigError, DataError
 from wardround.streams import Keys, generator, key, site_keys, uniform_bits
 from wardround.types import Column, SiteData
@@ -32,12 +32,13 @@ from wardround.types import Column, SiteData
 Floats = NDArray[np.float64]
 _BLOCK = 1 << 21
 """Entries drawn at once."""
+EFFECTS = {"scanner": "wardround.data.partitions.scanner:Scanner"}
 EVERY = "*"
 """In `units`: all other columns."""
 
 
 class SiteEffect(Protocol):
-    """A plug-in of `partition.features.effect`: a scanner, a laboratory's assay."""
+    """What `partition.features.effect` names: a scanner, a laboratory's assay."""
 
     def apply(
         self, features: NDArray[np.floating[Any]], *, site: str, place: int, sites: int, rng: np.random.Generator
@@ -153,7 +154,7 @@ def _without(keys: Keys, fraction: float, purpose: int) -> NDArray[np.bool_]:
 
 def _with_effect(sites: Mapping[str, SiteData], spec: FeatureSkewSpec, seed: int) -> dict[str, SiteData]:
     where = "partition.features.effect"
-    effect: SiteEffect = construct(load_object(str(spec.effect), where), spec.options, where)
+    effect: SiteEffect = construct(resolve(str(spec.effect), EFFECTS, where), spec.options, where)
     changed = {}
     for place, (site, data) in enumerate(sites.items()):
         rng = generator("partition", "effect", seed, site)

@@ -13,6 +13,7 @@ from wardround.config.job import PartitionSpec
 from wardround.data.partitions.features import skewed
 from wardround.data.partitions.patients import Dealing, Ints, Patients
 from wardround.data.partitions.registry import NATURAL, build
+from wardround.data.strata import strata, together
 from wardround.errors import ConfigError, DataError
 from wardround.streams import generator
 from wardround.types import Column, SiteData
@@ -38,7 +39,7 @@ def partition(
         data: site name -> records; patients of different sites are different patients.
         spec: what to do.
         seed: the run's seed.
-        classes: number of classes; labels are 0..classes-1.
+        classes: number of classes; labels are 0..classes-1, or [n, classes] of 0 and 1.
         columns: the columns of a table, () for arrays.
 
     Raises:
@@ -60,11 +61,10 @@ def _dealt(data: Mapping[str, SiteData], spec: PartitionSpec, seed: int, classes
             f"partition.sites = {spec.sites} and there are {len(identifiers)} patients: a site needs at least "
             f"one, so set partition.sites to at most {len(identifiers)}"
         )
-    if pool.labels.min() < 0 or pool.labels.max() >= classes:
+    if pool.labels.min() < 0 or pool.labels.max() >= (2 if pool.labels.ndim == 2 else classes):
         raise DataError(f"labels lie in {pool.labels.min()}..{pool.labels.max()}, expected 0..{classes - 1}")
-    label = np.zeros(len(identifiers), dtype=np.int64)
-    np.maximum.at(label, patient, pool.labels)
-    patients = Patients(labels=label, rows=np.bincount(patient))
+    label = together(pool.labels, patient, len(identifiers))
+    patients = Patients(labels=strata(label), rows=np.bincount(patient))
     owner = _owner(dealing, patients, spec, generator("partition", spec.kind, seed))
     return _deal(pool, owner[patient], spec.sites)
 
@@ -124,6 +124,14 @@ def _pool(data: Mapping[str, SiteData]) -> SiteData:
         labels=np.concatenate([site.labels for site in sites]),
         patients=np.concatenate([_named(name, data[name].patients) for name in names]),
         split=np.concatenate([site.split for site in sites if site.split is not None]) if with_split else None,
+        groups=_groups(data) if any(site.groups is not None for site in sites) else None,
+    )
+
+
+def _groups(data: Mapping[str, SiteData]) -> NDArray[np.str_]:
+    """The groups of the pool's rows; where a site names none, its patients."""
+    return np.concatenate(
+        [_named(name, site.patients if site.groups is None else site.groups) for name, site in sorted(data.items())]
     )
 
 
@@ -138,6 +146,7 @@ def _deal(pool: SiteData, owner: Ints, sites: int) -> dict[str, SiteData]:
     # sorted once, a site's rows are a slice: work is rows + sites, not rows x sites
     features, labels, patients = pool.features[order], pool.labels[order], pool.patients[order]
     split = None if pool.split is None else pool.split[order]
+    groups = None if pool.groups is None else pool.groups[order]
     ends = np.cumsum(np.bincount(owner, minlength=sites))
     width = len(str(sites))
     dealt: dict[str, SiteData] = {}
@@ -148,6 +157,7 @@ def _deal(pool: SiteData, owner: Ints, sites: int) -> dict[str, SiteData]:
             labels=labels[start:end],
             patients=patients[start:end],
             split=None if split is None else split[start:end],
+            groups=None if groups is None else groups[start:end],
         )
         start = end
     return dealt

@@ -17,7 +17,8 @@ class Patients:
     """The pool, a patient an entry.
 
     Attributes:
-        labels: int64 [n], the highest label of the patient's rows.
+        labels: int64 [n], the highest label of the patient's rows; where rows may have several labels, 1 + the patient's
+            rarest one, 0 without any.
         rows: int64 [n], at least 1.
     """
 

@@ -56,7 +56,7 @@ class LocalEngine:
     def ask(self, request: Request, sites: Sequence[str], deadline: float | None) -> Iterator[Reply]:
         """Replies in canonical order, a chunk at a time. There is nobody to wait for, so no deadline."""
         early = request.message.stage in (messages.ENROL, messages.PREPARE) or (
-            request.message.meta.get("task") == messages.STATISTICS
+            request.message.meta.get("task") in (messages.STATISTICS, messages.CLASSES)
         )
         chunk = _LARGEST if early else self.chunk
         for start in range(0, len(sites), chunk):
