@@ -389,11 +389,9 @@ def _engine(job: Job, host: Host) -> LocalEngine:
 
 def facts_of(job: Job, records: Records) -> dict[str, Any]:
     """What a run's folder says of its surroundings: a resumed run must find the same."""
-    weights = {} if job.model.pretrained is None else {"pretrained": sha256(locate(job.model))}
-    return weights | {
+    return foreign_files(job) | {
         "data": records.fingerprint(),
         "device": str(device_of(job.engine.device)),
-        "plugins": _plugin_code(job),
         "threads": torch.get_num_threads(),
         "versions": {
             "wardround": __version__,
@@ -405,8 +403,9 @@ def facts_of(job: Job, records: Records) -> dict[str, Any]:
     }
 
 
-def _plugin_code(job: Job) -> dict[str, str]:
-    """SHA-256 of the file behind each plug-in: a resumed run must run the same code."""
+def foreign_files(job: Job) -> dict[str, Any]:
+    """SHA-256 of what a job uses from outside the package: the file behind each plug-in, and pretrained weights."""
+    weights = {} if job.model.pretrained is None else {"pretrained": sha256(locate(job.model))}
     names = {
         job.data.dataset, job.model.name, job.algorithm.name, job.algorithm.server.name, job.privacy.channel.kind,
         job.partition.kind, job.partition.features.effect or "",
@@ -414,10 +413,11 @@ def _plugin_code(job: Job) -> dict[str, str]:
     }  # fmt: skip
     found = {}
     for name in sorted(n for n in names if ":" in n):
+        resolve(name, {}, "plug-in")  # imports it
         source = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
         if source:
             found[name] = sha256(Path(source))
-    return found
+    return {**weights, "plugins": found}
 
 
 def _open(out: Path, job: Job, facts: Mapping[str, Any], *, resume: bool) -> Run:

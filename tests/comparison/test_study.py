@@ -103,6 +103,22 @@ def test_other_settings_of_the_job_are_other_trials(
     assert len(trained) == 2 * 4
 
 
+def test_a_plug_in_that_was_edited_is_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from wardround.algorithms.fedavg import FedAvg\n\n\nclass Mine(FedAvg):\n    name = 'mine'\n"
+    (tmp_path / "edited_rule.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    asked: dict[str, Any] = {"algorithms": ("edited_rule:Mine",), "seeds": 2, "budget": 1, "baselines": ()}
+    compare(job(), tmp_path / "out", **asked)
+    trained: list[Any] = []
+    execute = trial.execute
+    monkeypatch.setattr(trial, "execute", lambda one, *rest: trained.append(one) or execute(one, *rest))
+    compare(job(), tmp_path / "out", **asked)
+    assert trained == []
+    (tmp_path / "edited_rule.py").write_text(source + "    # another version\n")
+    compare(job(), tmp_path / "out", **asked)
+    assert len(trained) == 2
+
+
 def test_processes_give_the_same_figures(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     found = compare(job(), tmp_path / "two", **ASKED, jobs=2)
     assert timeless(found) == timeless(whole[1])

@@ -19,7 +19,7 @@ from wardround.comparison.plan import Trial
 from wardround.config.job import DataSpec, Job
 from wardround.data import registry as datasets
 from wardround.errors import ConfigError, QuorumLost, RunError
-from wardround.experiment import facts_of, records_of, train_arm
+from wardround.experiment import facts_of, foreign_files, records_of, train_arm
 from wardround.federation.baselines import alone, centralized
 from wardround.federation.records import Records
 from wardround.judgement import ALONE, CENTRALIZED, Arm
@@ -50,7 +50,7 @@ def code_digest() -> str:
 def key(trial: Trial) -> str:
     """SHA-256 over all that a trial's figures follow from, but for the records: their fingerprint stands in its file."""
     tree = trial.job.model_dump(mode="json") | {"name": ""}
-    content = {"job": tree, "arm": trial.arm, "code": code_digest()}
+    content = {"job": tree, "arm": trial.arm, "code": code_digest(), **foreign_files(trial.job)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
