@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from wardround.aggregation.weighting import WEIGHT, weighed_sum
 from wardround.algorithms import registry as algorithms
 from wardround.algorithms.fedavg import FedAvg
 from wardround.algorithms.server_average import Average
-from wardround.config.job import OptimizerSpec
+from wardround.config.job import Job, OptimizerSpec
 from wardround.models import registry as models
 from wardround.training.executors import Sequential, Stacked
 from wardround.training.probe import probe
@@ -38,6 +39,17 @@ from wardround.types import (
 
 RAGGED = (1, 2, 7, 16, 33, 40)
 """Rows of the sites: with batches of 8 there are lone rows, whole batches, and last batches of every kind."""
+
+
+def job_of(tree: dict[str, Any], changes: Mapping[str, Any]) -> Job:
+    """A job from a tree, which is changed at `node__leaf` keys."""
+    for key, value in changes.items():
+        *parents, leaf = key.split("__")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return Job.model_validate(tree)
 
 
 def names_of(sites: int) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from small_federation import job_of
 from wardround import wire
 from wardround.config.job import Job
 from wardround.errors import ConfigError, DataError
@@ -37,13 +38,7 @@ def a_job(**changes: Any) -> Job:
         "evaluation": {"baselines": [], "bootstrap": 0, "select": "last"},
         "engine": {"threads": 1},
     }
-    for key, value in changes.items():
-        *parents, leaf = key.split("__")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return Job.model_validate(tree)
+    return job_of(tree, changes)
 
 
 def done(folder: Path, job: Job, **options: Any) -> dict[str, Any]:

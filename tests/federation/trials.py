@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from federation.adverse import AdverseEngine
+from small_federation import job_of
 from wardround.channels.plain import Plain
 from wardround.config.job import Job
 from wardround.data.preprocess import Preprocessing
@@ -63,13 +64,7 @@ def a_job(rule: str = "fedavg", **changes: Any) -> Job:
         **copy.deepcopy(RULES[rule]),
     }
     tree["training"] = copy.deepcopy(tree["training"])
-    for key, value in changes.items():
-        node = tree
-        *parents, leaf = key.split("__")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return Job.model_validate(tree)
+    return job_of(tree, changes)
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Any
 from wardround.comparison import tables, words
 from wardround.plots import methods
 from wardround.plots.labels import count_of
-from wardround.report.figures import picture_of
+from wardround.report.figures import pictures_of
 from wardround.report.page import html
 from wardround.store import atomic
 
@@ -27,18 +27,16 @@ def write(folder: Path, result: Mapping[str, Any]) -> None:
     """
     names = {method: words.name(method) for method in result["methods"]}
     drawn = {
-        "methods": picture_of(
-            "methods",
+        "methods": (
+            partial(methods.methods_by_setting, names=names),
             "Mean test figure of each method with its 95 % interval, a panel a setting.",
-            partial(methods.methods_by_setting, result, names),
         ),
-        "convergence": picture_of(
-            "convergence",
+        "convergence": (
+            partial(methods.convergence_by_setting, names=names),
             "Validation figure by completed rounds, a curve a method, a panel a setting.",
-            partial(methods.convergence_by_setting, result, names),
         ),
     }
-    pictures = {name: picture for name, picture in drawn.items() if picture is not None}
+    pictures = pictures_of(drawn, result)
     atomic.make_folder(folder / FIGURES)
     for name, picture in pictures.items():
         atomic.write_bytes(folder / FIGURES / f"{name}.png", picture.png)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from wardround.data.tables import cells, text
 from wardround.data.tables.schema import Schema
-from wardround.data.tables.text import GAPS, Dialect
+from wardround.data.tables.text import GAPS, Dialect, absent_column
 from wardround.errors import DataError
 from wardround.types import Column
 
@@ -91,11 +90,4 @@ def _position(path: Path, header: Sequence[str], name: str) -> int:
         return header.index(name)
     if count > 1:
         raise DataError(f"{path}: the header names the column '{name}' {count} times: keep one")
-    lower = {other.lower(): other for other in header}
-    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    hint = (
-        f"is '{lower[close[0]]}' meant? Rename it, or add the column"
-        if close
-        else f"the header has {', '.join(header)}"
-    )
-    raise DataError(f"{path}: the column '{name}' is missing: {hint}")
+    raise absent_column(path, name, header, "header")

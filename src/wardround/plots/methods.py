@@ -28,13 +28,13 @@ _ROW = 0.24
 """Inches of a method's row."""
 
 
-def methods_by_setting(result: Mapping[str, Json], names: Mapping[str, str], theme: Theme) -> Figure:
+def methods_by_setting(result: Mapping[str, Json], theme: Theme, names: Mapping[str, str]) -> Figure:
     """Mean test figure over seeds with its interval, a dot a method, a panel a setting; small dots are the seeds.
 
     Args:
         result: what `comparison.json` holds.
-        names: method -> what it is called.
         theme: colours.
+        names: method -> what it is called.
     """
     methods, settings, metric = result["methods"], result["settings"], result["metric"]
     figure, panels = _panels(theme, len(settings), 0.75 + _ROW * len(methods), rows=0)
@@ -65,7 +65,7 @@ def methods_by_setting(result: Mapping[str, Json], names: Mapping[str, str], the
     return figure
 
 
-def convergence_by_setting(result: Mapping[str, Json], names: Mapping[str, str], theme: Theme) -> Figure:
+def convergence_by_setting(result: Mapping[str, Json], theme: Theme, names: Mapping[str, str]) -> Figure:
     """Validation figure by completed rounds, mean over seeds of the chosen configurations; a panel a setting.
 
     Centralised and each alone are drawn as their figure at the end, which costs no communication.

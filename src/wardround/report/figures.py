@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -80,12 +80,21 @@ class Picture:
 
 def pictures(result: Mapping[str, Json]) -> dict[str, Picture]:
     """Every figure that the result has data for."""
-    made = {}
-    for name, (draw, text) in DRAWN.items():
-        picture = picture_of(name, text, partial(draw, result), on_page=name not in NOT_ON_THE_PAGE)
-        if picture is not None:
-            made[name] = picture
-    return made
+    return pictures_of(DRAWN, result, off_page=NOT_ON_THE_PAGE)
+
+
+def pictures_of(
+    drawn: Mapping[str, tuple[Draw, str]], subject: Mapping[str, Json], *, off_page: Container[str] = ()
+) -> dict[str, Picture]:
+    """Those of some figures that there is data for.
+
+    Args:
+        drawn: file stem -> how it is drawn, and its text for those who cannot see it.
+        subject: what they draw.
+        off_page: stems of those that no page shows.
+    """
+    made = (picture_of(n, text, partial(draw, subject), on_page=n not in off_page) for n, (draw, text) in drawn.items())
+    return {picture.name: picture for picture in made if picture is not None}
 
 
 def picture_of(name: str, text: str, draw: Paint, *, on_page: bool = True) -> Picture | None:

@@ -11,7 +11,7 @@ from typing import Any
 from wardround.data.profile.caution import percent
 from wardround.plots import profile as drawn
 from wardround.plots import small
-from wardround.report.figures import Picture, picture_of
+from wardround.report.figures import pictures_of
 from wardround.report.page import html
 from wardround.types import Json
 
@@ -47,16 +47,7 @@ def write(path: Path, profile: Mapping[str, Json], schema: str) -> Path:
 def page(profile: Mapping[str, Json], schema: str) -> str:
     """The page as HTML; every name that comes from data is escaped."""
     source = resources.files("wardround.report").joinpath("profile.html.j2").read_text(encoding="utf-8")
-    return html(source, _facts(profile) | {"schema": schema, "pictures": _pictures(profile)})
-
-
-def _pictures(profile: Mapping[str, Json]) -> dict[str, Picture]:
-    made = {}
-    for name, (draw, text) in _DRAWN.items():
-        picture = picture_of(name, text, partial(draw, profile))
-        if picture is not None:
-            made[name] = picture
-    return made
+    return html(source, _facts(profile) | {"schema": schema, "pictures": pictures_of(_DRAWN, profile)})
 
 
 def _facts(profile: Mapping[str, Json]) -> dict[str, Any]:

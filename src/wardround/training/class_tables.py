@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,38 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ClassTable:
+class ScoredRows:
+    """Rows with a probability of each of C classes or labels, and what they are.
+
+    Attributes:
+        scores: float64 [n, C].
+        labels: int64, [n, ...].
+    """
+
+    scores: Floats
+    labels: Ints
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.labels)
+
+    @classmethod
+    def merge(cls, tables: Iterable[Self]) -> Self:
+        """The tables' rows, one table after another; there is at least one table."""
+        parts = tuple(tables)
+        return cls(
+            scores=np.concatenate([table.scores for table in parts]),
+            labels=np.concatenate([table.labels for table in parts]),
+        )
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return int(self.scores.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassTable(ScoredRows):
     """Rows with the probability of every class.
 
     Attributes:
@@ -33,9 +65,6 @@ class ClassTable:
     Raises:
         DataError: other shapes, values that are not finite, a row that is no distribution, a label that is no class.
     """
-
-    scores: Floats
-    labels: Ints
 
     def __post_init__(self) -> None:
         """Convert and check."""
@@ -59,24 +88,6 @@ class ClassTable:
             raise DataError(f"labels[{row}] is {labels[row]}; expected 0..{scores.shape[1] - 1}")
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "labels", labels.astype(np.int64))
-
-    def __len__(self) -> int:
-        """The number of rows."""
-        return len(self.labels)
-
-    @classmethod
-    def merge(cls, tables: Iterable[ClassTable]) -> ClassTable:
-        """The tables' rows, one table after another; there is at least one table."""
-        parts = tuple(tables)
-        return cls(
-            scores=np.concatenate([table.scores for table in parts]),
-            labels=np.concatenate([table.labels for table in parts]),
-        )
-
-    @property
-    def classes(self) -> int:
-        """C."""
-        return int(self.scores.shape[1])
 
     @property
     def class_counts(self) -> Floats:

@@ -10,18 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from wardround.errors import DataError
+from wardround.training.class_tables import ScoredRows
 from wardround.training.metrics import Floats, ScoreTable
 
-Ints = NDArray[np.int64]
 HALF = 0.5
 """The threshold at which sums know how many rows are right in every label."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelTable:
+class LabelTable(ScoredRows):
     """Rows with the probability of every label.
 
     Attributes:
@@ -31,9 +31,6 @@ class LabelTable:
     Raises:
         DataError: other shapes, values that are not finite, a score that is no probability, a label other than 0 and 1.
     """
-
-    scores: Floats
-    labels: Ints
 
     def __post_init__(self) -> None:
         """Convert and check."""
@@ -55,24 +52,6 @@ class LabelTable:
             raise DataError(f"labels[{row}, {label}] is {labels[row, label]}; expected 0 or 1")
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "labels", labels.astype(np.int64))
-
-    def __len__(self) -> int:
-        """The number of rows."""
-        return len(self.labels)
-
-    @classmethod
-    def merge(cls, tables: Iterable[LabelTable]) -> LabelTable:
-        """The tables' rows, one table after another; there is at least one table."""
-        parts = tuple(tables)
-        return cls(
-            scores=np.concatenate([table.scores for table in parts]),
-            labels=np.concatenate([table.labels for table in parts]),
-        )
-
-    @property
-    def classes(self) -> int:
-        """L."""
-        return int(self.scores.shape[1])
 
     @property
     def class_counts(self) -> Floats:

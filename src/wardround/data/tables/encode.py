@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from wardround.data.tables.cells import Reader, cell_reader, gap_finder
 from wardround.data.tables.reader import Table, open_table
 from wardround.data.tables.schema import Date, Schema
+from wardround.data.tables.text import absent_column
 from wardround.errors import DataError
 
 if TYPE_CHECKING:
@@ -227,11 +227,4 @@ def _check_columns(table: Table, wanted: Sequence[str]) -> None:
     for name in wanted:
         if name in table.names:
             continue
-        lower = {other.lower(): other for other in table.names}
-        close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-        hint = (
-            f"is '{lower[close[0]]}' meant? Rename it, or add the column"
-            if close
-            else f"the file has {', '.join(table.names)}"
-        )
-        raise DataError(f"{table.path}: the column '{name}' is missing: {hint}")
+        raise absent_column(table.path, name, table.names, "file")

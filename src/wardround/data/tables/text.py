@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import gzip
 import io
 import itertools
@@ -272,3 +273,15 @@ def _first_multibyte(path: Path) -> int | None:
             start += len(block)
             tail = block[-3:]
     return None
+
+
+def absent_column(path: Path, name: str, known: Sequence[str], where: str) -> DataError:
+    """The error for a column that a table lacks, with the nearest name that it has; `where` these names stand."""
+    lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    hint = (
+        f"is '{lower[close[0]]}' meant? Rename it, or add the column"
+        if close
+        else f"the {where} has {', '.join(known)}"
+    )
+    return DataError(f"{path}: the column '{name}' is missing: {hint}")
