@@ -26,6 +26,7 @@ from wardround import __version__, artifacts, judgement
 from wardround.aggregation import registry as aggregation
 from wardround.algorithms import registry as algorithms
 from wardround.channels import registry as channels
+from wardround.channels.carrier import Bounded
 from wardround.config.job import Job
 from wardround.config.plugins import construct, resolve
 from wardround.data import registry as datasets
@@ -35,7 +36,7 @@ from wardround.data.partitions.partition import partition
 from wardround.data.split import split_sites
 from wardround.errors import ConfigError, DataError, Refused, RunError, StorageError
 from wardround.federation import messages
-from wardround.federation.baselines import alone, centralized, finetuned, sites_asked
+from wardround.federation.baselines import alone, centralized, changed, finetuned, sites_asked
 from wardround.federation.engines.local import LocalEngine
 from wardround.federation.maps import maps
 from wardround.federation.records import Records
@@ -49,9 +50,12 @@ from wardround.store.atomic import sha256
 from wardround.store.run import Run
 from wardround.store.states import StateTable
 from wardround.training.gradcam import convolves
-from wardround.types import LOCAL, SPLITS, Description, Message, Request, SiteData
+from wardround.types import LOCAL, SPLITS, Channel, Description, Engine, Message, Request, SiteData
 
-ENGINES = {"local": "wardround.federation.engines.local:LocalEngine"}
+ENGINES = {
+    "local": "wardround.federation.engines.local:LocalEngine",
+    "flower": "wardround.federation.engines.flower.engine:FlowerEngine",
+}
 
 
 def records_of(job: Job) -> tuple[Description, dict[str, SiteData]]:
@@ -126,15 +130,15 @@ def _check_maps(job: Job, description: Description) -> None:
             "site; leave maps out"
         )
     dtype = torch.float64 if job.training.dtype == "float64" else torch.float32
-    if description.columns or not convolves(
+    if description.columns or (job.evaluation.maps_by == "grad_cam" and not convolves(
         models.build(
             job.model, description.shape, len(description.classes), seed=job.seed, dtype=dtype,
             multilabel=description.multilabel,
         )
-    ):  # fmt: skip
+    )):  # fmt: skip
         raise ConfigError(
-            f"evaluation.maps = {job.evaluation.maps} needs images and a model with convolutions, and this is "
-            f"{job.model.name} on {description.name}: leave maps out"
+            f"evaluation.maps = {job.evaluation.maps} needs images and, by {job.evaluation.maps_by}, a model with convolutions, "
+            f"and this is {job.model.name} on {description.name}: leave maps out, or on images take maps_by: occlusion"
         )
 
 
@@ -176,6 +180,12 @@ def run(
     """
     out = Path(out)
     _check_names(job)
+    if getattr(resolve(job.engine.kind, ENGINES, "engine.kind"), "remote", False):
+        raise Refused(
+            f"engine.kind = {job.engine.kind} reaches sites on other machines: submit the job with `wardround deploy submit`, "
+            "or take the engine local to simulate it"
+        )
+    job = _without_scores(job)
     if job.engine.threads is not None:
         torch.set_num_threads(job.engine.threads)
     description, data, held_out = divided(job)
@@ -201,6 +211,82 @@ def run(
         if not resume and not folder.completed:
             Run.discard(out)
         raise
+
+
+def run_between(
+    job: Job, out: Path | str, engine: Engine, description: Description, facts: Mapping[str, Any], *,
+    resume: bool = False, report: bool = True, listener: Listener = lambda event: None,
+) -> Result:  # fmt: skip
+    """Run a job over sites that are elsewhere, and return what `result.json` holds.
+
+    There are no records here: figures are pooled from sums, what stays at the sites stays there, and nothing is compared with
+    a model of all records.
+
+    Args:
+        job: what to run.
+        out: the run's folder.
+        engine: reaches the sites.
+        description: what the dataset is.
+        facts: what else a resumed run must find the same; `run`, where it is given, is the run's id between the parties.
+        resume: go on from the last commit.
+        report: whether to write `report.html`.
+        listener: told of progress.
+
+    Raises:
+        WardroundError: see `wardround.errors`.
+    """
+    _check_names(job)
+    job = changed(job, {"evaluation.release_scores": False})
+    check_between(job)
+    _check_participation(job, len(engine.sites))
+    surroundings = {**foreign_files(job), **_surroundings(job), **facts}
+    with _open(Path(out), job, surroundings, resume=resume) as folder:
+        whole = all((folder.path / name).exists() for name in ("result.json", "model.safetensors"))
+        if folder.status == "done" and whole:
+            recorded: Result = folder.read_json("result.json")
+            return recorded
+        try:
+            folder.finish("running")
+            arm = _train_between(job, folder, description, engine, listener)
+            artifacts.save_model(folder, job, description, arm)
+            listener({"event": "figures"})
+            result = judgement.result_of(job, folder, description, None, {FEDERATED: arm})
+            result["heterogeneity"] = {}
+            folder.write_json("result.json", result)
+            if report:
+                _write_report(folder, result, listener)
+            folder.finish("done")
+        except BaseException as error:
+            _record_failure(folder, error)
+            raise
+        return result
+
+
+def check_between(job: Job) -> None:
+    """Refuse what needs the sites' records in one place, or simulated sites."""
+    spec = job.evaluation
+    for key, given in (
+        ("evaluation.baselines", bool(spec.baselines)), ("evaluation.held_out", bool(spec.held_out)),
+        ("evaluation.maps", bool(spec.maps)), ("finetuning.epochs", bool(job.finetuning.epochs)),
+        ("partition.kind", job.partition.kind != "natural"),
+    ):  # fmt: skip
+        if given:
+            raise Refused(
+                f"{key} needs records or states that stay at the sites, and engine.kind = {job.engine.kind} reaches sites "
+                "that are elsewhere: leave it out"
+            )
+
+
+def _train_between(job: Job, folder: Run, description: Description, engine: Engine, listener: Listener) -> Arm:
+    federation = Federation(
+        job, engine, _channel(job, len(engine.sites)), description, folder, lambda event: listener({"arm": FEDERATED, **event})
+    )
+    outcome = federation.train()
+    scores = judgement.pooled(federation.histograms(outcome))
+    return Arm(
+        outcome=outcome, history=federation.history(), threshold=scores.threshold(job.evaluation.threshold),
+        scores=scores, personalized=bool(outcome.network.local) or job.data.preprocessing.standardize == "site",
+    )  # fmt: skip
 
 
 def _complete(
@@ -249,7 +335,7 @@ def _check_names(job: Job) -> None:
     algorithms.local_rule(job.algorithm)
     algorithms.server_rule(job.algorithm)
     aggregation.build(job.aggregation)
-    channels.build(job.privacy.channel)
+    _check_rule(job, _channel(job))
     resolve(job.model.name, models.MODELS, "model.name")
     if job.model.pretrained is not None:
         locate(job.model)
@@ -268,6 +354,29 @@ def _check_names(job: Job) -> None:
     device_of(job.engine.device)
 
 
+def _channel(job: Job, sites: int | None = None) -> Channel:
+    return channels.build(job.privacy, sites=sites, remote=job.engine.kind != "local")
+
+
+def _check_rule(job: Job, channel: Channel) -> None:
+    """Refuse a rule over several sums where the channel gives fewer."""
+    least = getattr(aggregation.build(job.aggregation), "least_groups", 1)
+    groups = getattr(channel, "groups", None)
+    if groups is not None and groups < least:
+        raise Refused(
+            f"aggregation.rule = {job.aggregation.rule} needs {least} sums, and privacy.channel.kind = {channel.name} gives "
+            f"{groups}: on a channel that hides, raise privacy.channel.options.groups to {least} (of three sites or more each), "
+            "or take the rule mean"
+        )
+
+
+def _without_scores(job: Job) -> Job:
+    """On a channel that hides, the figures of single sites leave them only where the job says so."""
+    if job.evaluation.release_scores is None and _channel(job).hides:
+        return changed(job, {"evaluation.release_scores": False})
+    return job
+
+
 def _check_participation(job: Job, sites: int) -> None:
     spec = job.participation
     if spec.count is not None and spec.count > sites:
@@ -275,6 +384,9 @@ def _check_participation(job: Job, sites: int) -> None:
             f"participation.count = {spec.count}, and there are {sites} sites: ask at most {sites}, or give a fraction"
         )
     asked = sites_asked(job, sites)
+    channel = _channel(job, sites)
+    if isinstance(channel, Bounded):
+        channel.check(asked)
     if spec.quorum is not None and spec.quorum > asked:
         raise ConfigError(
             f"participation.quorum = {spec.quorum} can never be met: {asked} of {sites} sites are asked each round; "
@@ -336,9 +448,9 @@ def train_arm(
         origin: the sites' rows, on which a merged model is judged.
         start: the trained model to go on from.
     """
-    channel = channels.build(job.privacy.channel)
+    channel = _channel(job, len(records.sites))
     device = device_of(job.engine.device)
-    host = Host(job, records, StateTable(records.sites), channel.site_half(), device)
+    host = Host(job, records, StateTable(records.sites), channel.site_half(records.sites), device)
     with ExitStack() as engines:
         engine = engines.enter_context(closing(_engine(job, host)))
         # a centralised model sees the features that the federation agreed on; a lone hospital has only its own
@@ -350,7 +462,8 @@ def train_arm(
         exact = _exact(job, engine)
         if name == CENTRALIZED and exact and origin is not None:
             # the merged model is judged at the hospitals its rows came from
-            host = Host(job, origin.unprepared(), StateTable(origin.sites), channel.site_half(), device)
+            half = channel.site_half(origin.sites)
+            host = Host(job, origin.unprepared(), StateTable(origin.sites), half, device)
             engine = engines.enter_context(closing(_engine(job, host)))
             stored = outcome.preprocessing.to_json() if outcome.preprocessing else None
             prepare = Request(message=Message(stage=messages.PREPARE, meta={"preprocessing": stored}))
@@ -389,8 +502,11 @@ def _engine(job: Job, host: Host) -> LocalEngine:
 
 def facts_of(job: Job, records: Records) -> dict[str, Any]:
     """What a run's folder says of its surroundings: a resumed run must find the same."""
-    return foreign_files(job) | {
-        "data": records.fingerprint(),
+    return foreign_files(job) | {"data": records.fingerprint()} | _surroundings(job)
+
+
+def _surroundings(job: Job) -> dict[str, Any]:
+    return {
         "device": str(device_of(job.engine.device)),
         "threads": torch.get_num_threads(),
         "versions": {

@@ -127,11 +127,14 @@ def _released(engine: Engine, outcome: Outcome, split: str) -> Tables:
     return released
 
 
-def result_of(job: Job, folder: Run, description: Description, records: Records, arms: Mapping[str, Arm]) -> Result:
-    """What `result.json` holds: see the README for its layout."""
+def result_of(
+    job: Job, folder: Run, description: Description, records: Records | None, arms: Mapping[str, Arm]
+) -> Result:
+    """What `result.json` holds: see the README for its layout. Without `records` the scores must be pooled."""
     spec, federated = job.evaluation, arms[FEDERATED]
     by_site = federated.scores.by_site
-    counts = {site: records.class_counts(site) for site in records.sites} if by_site else {}
+    known = records if by_site else None
+    counts = {site: known.class_counts(site) for site in known.sites} if known else {}
     per_site = spec.sites and by_site
     result: Result = {"name": job.name, "job": job.model_dump(mode="json")}
     result["dataset"] = {
@@ -139,8 +142,8 @@ def result_of(job: Job, folder: Run, description: Description, records: Records,
     } | {"classes": list(description.classes)}
     if description.multilabel:
         result["dataset"]["multilabel"] = True
-        if by_site:
-            result["rows"] = _rows(records)
+        if known:
+            result["rows"] = _rows(known)
     for name, arm in arms.items():
         result[name] = compare.figures(arm.scores.test, arm.threshold, spec.bootstrap, seed=job.seed, per_site=per_site)
     result[MAJORITY] = compare.majority(

@@ -121,11 +121,14 @@ class Term:
         arrays: name -> tensor [K, ...], unweighted.
         weights: float64 tensor [K], in 0..maximum.
         maximum: public bound of the weights; the weight is applied as the fraction weights / maximum.
+        exact: True for figures (counts, losses, statistics), which an encoding keeps to full precision; False for arrays like
+            updates, which it may quantise.
     """
 
     arrays: Arrays
     weights: Tensor
     maximum: float
+    exact: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +156,7 @@ class Total:
         survivors: names of the sites that the sums include.
         group: which group of sites this is; one group unless a robust rule asks for several.
         abstained: site -> reason, for those who were asked, answered, and are not in the sums.
+        notes: what the channel says of this sum, for the run's records (bits, entries clipped); JSON.
     """
 
     sums: Mapping[str, Arrays]
@@ -160,6 +164,7 @@ class Total:
     survivors: tuple[str, ...]
     group: int = 0
     abstained: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Json] = field(default_factory=dict)
 
     def mean(self, term: str) -> Arrays:
         """The weighted mean of a term; empty where no site gave any weight."""
@@ -277,7 +282,9 @@ class Progress:
     incoming_loss: Callable[[], Tensor]
 
 
-STEP_TERMS = ("step", "scale", "buffers")
+SCALE = "scale"
+"""Term with what a rule's `combine` needs to undo its scale: figures, a few numbers each."""
+STEP_TERMS = ("step", SCALE, "buffers")
 """Terms that weigh a site's training rows (or 1 with uniform weighting); all others weigh 1."""
 
 
@@ -348,7 +355,7 @@ class Request:
 
     Attributes:
         message: what every site receives.
-        facts: fact name -> site -> number or text; a site sees only its own (`counted`: the last round that included it).
+        facts: fact name -> site -> number, text or any JSON; a site sees only its own (`counted`: the last round that included it).
     """
 
     message: Message
@@ -426,9 +433,23 @@ class StageMethod(Protocol):
 
 
 class Channel(Protocol):
-    """How contributions become totals: plain, secure aggregation, homomorphic encryption."""
+    """How contributions become totals: plain, secure aggregation, homomorphic encryption.
+
+    Attributes:
+        name: of its kind.
+        hides: whether the server sees sums alone, and never what a single site sent.
+    """
 
     name: str
+    hides: bool
+
+    def bind(self, run: str, memory: Json) -> None:
+        """Before the first exchange of a process: the run's id, and what `memory` gave at the last commit (None at first)."""
+        ...
+
+    def memory(self) -> Json:
+        """What the server's half must know again after a restart, so that a resumed run equals an uninterrupted one."""
+        ...
 
     def collect(
         self, engine: Engine, request: Request, sites: Sequence[str], deadline: float | None, quorum: int
@@ -436,8 +457,8 @@ class Channel(Protocol):
         """Run the channel's stages and yield a Total a group. Raises QuorumLost with fewer than `quorum` survivors."""
         ...
 
-    def site_half(self) -> SiteHalf:
-        """The site's side, holding whatever it must remember between stages."""
+    def site_half(self, sites: Sequence[str]) -> SiteHalf:
+        """The side of `sites` simulated in this process, holding whatever they must remember between stages."""
         ...
 
 

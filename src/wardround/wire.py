@@ -213,6 +213,8 @@ def _payload(name: str, value: Tensor) -> Any:
 
     if value.layout != torch.strided:
         raise MessageError(f"array '{name}' has layout {value.layout}, expected a dense tensor: call to_dense()")
+    if not value.numel():  # whose strides may be anything
+        return b""
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 

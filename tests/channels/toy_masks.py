@@ -34,6 +34,14 @@ class ToyMasks:
     """The server's half."""
 
     name = "toy-masks"
+    hides = False
+
+    def bind(self, run: str, memory: Json) -> None:
+        """Nothing is bound to a run."""
+
+    def memory(self) -> Json:
+        """Nothing to know again."""
+        return None
 
     def collect(
         self, engine: Engine, request: Request, sites: Sequence[str], deadline: float | None, quorum: int
@@ -89,7 +97,7 @@ class ToyMasks:
                     sums[name] = value - _mask(seed, name, value.shape, positive=site < other)
         yield total({n: _decoded(value, dtypes[n]) for n, value in sums.items()}, survivors, abstained)
 
-    def site_half(self) -> ToyMasksSite:
+    def site_half(self, sites: Sequence[str]) -> ToyMasksSite:
         """The site's side, which remembers the keys of an exchange."""
         return ToyMasksSite()
 

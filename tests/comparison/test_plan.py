@@ -88,3 +88,27 @@ def test_what_means_nothing_is_refused(changes: dict[str, Any], message: str) ->
 def test_an_unknown_method_is_refused_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match="did you mean 'fedavg'"):
         planned(algorithms=("fedavgg",)).trials()
+
+
+def test_each_algorithm_is_trained_over_each_channel() -> None:
+    asked = planned(algorithms=("fedavg", "fedprox"), channels=("plain", "8-bit", "secagg", "masked-he"), budget=1)
+    assert asked.methods[:4] == ("fedavg", "fedavg+8-bit", "fedavg+secagg", "fedavg+masked-he")
+    assert asked.reference == "fedavg"
+    jobs = {trial.method: trial.job for trial in asked.trials() if trial.setting == "IID" and trial.seed == 0}
+    assert jobs["fedprox"].privacy.channel.kind == "plain"
+    assert jobs["fedprox+8-bit"].privacy.encoding.bits == 8
+    assert jobs["fedprox+secagg"].privacy.channel.kind == "secagg"
+    assert jobs["fedprox+masked-he"].privacy.channel.options == {"masks": True}
+    assert jobs["fedprox+masked-he"].algorithm.name == "fedprox"
+    assert all(job.evaluation.release_scores for job in jobs.values())
+    drawn = [configurations(m, JOB, 3) for m in ("fedprox", "fedprox+secagg")]
+    assert drawn[0] == drawn[1]
+
+
+def test_an_unknown_channel_is_refused() -> None:
+    with pytest.raises(ConfigError, match="channels: smoke is unknown: expected some of plain, 8-bit, secagg"):
+        planned(channels=("plain", "smoke"))
+    with pytest.raises(ConfigError, match="channels: he is given twice"):
+        planned(channels=("he", "he"))
+    with pytest.raises(ConfigError, match=r"reference 'fedavg' is not compared: it must be one of fedavg\+he"):
+        planned(algorithms=("fedavg",), channels=("he",), reference="fedavg")

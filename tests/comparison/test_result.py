@@ -132,3 +132,34 @@ def test_the_tables_are_markdown_and_csv() -> None:
     lines = tables.cells_csv(result).splitlines()
     assert len(lines) == 1 + 4 * SEEDS
     assert lines[0].startswith("setting,method,seed,test_auroc")
+
+
+def natural(records: list[dict[str, Any]]) -> Result:
+    """The same records of a federation whose hospitals are the dataset's."""
+    job = from_mapping({"partition": {"kind": "natural"}})
+    asked = plan(job, algorithms=("fedavg", "fedprox"), seeds=SEEDS, budget=2)
+    return result_of(asked, [{**one, "setting": "natural"} for one in records], {})
+
+
+def test_real_hospitals_have_a_column_each_and_simulated_ones_have_none() -> None:
+    header, rows = tables.by_site(natural(grid()), "natural")
+    assert header == ["method", "a", "b"]  # c defines no figure
+    # test figures .80, .8101, .82, .8301, .84: their mean is .82004, and each site's lies .1 below it or on it
+    assert [cell.partition(" ")[0] for cell in rows[0]] == ["FedAvg", "0.720", "0.820"]
+    assert all("[" in cell for cell in rows[0][1:])
+    assert tables.by_site(judged(grid()), "IID") == (["method"], [])
+    assert "at each hospital" in tables.text(natural(grid()))
+    assert "at each hospital" not in tables.text(judged(grid()))
+
+
+def test_the_text_has_balanced_accuracy_with_its_interval() -> None:
+    records = grid()
+    for one in records:
+        one["test"]["pooled"]["balanced_accuracy"] = 0.4 + 0.1 * (one["seed"] % 2)
+    text = tables.text(judged(records))
+    _, _, found = text.partition("## Balanced accuracy on test rows")
+    # .4, .5, .4, .5, .4: mean .44, s^2 .003; half a width is t(4) sqrt(.003 (1/5 + 25/60)) = 2.7764 x .04301 = .1194
+    assert "| FedAvg | 0.440 [0.321, 0.559] |" in found.partition("##")[0]
+    for one in records:
+        one["validation"]["balanced_accuracy"] = 0.5
+    assert "## Balanced accuracy" not in tables.text(judged(records, metric="balanced_accuracy"))

@@ -156,3 +156,16 @@ def test_one_that_diverges_is_a_record(tmp_path: Path) -> None:
     record = trial.execute(asked.trials()[0], folder, work)
     assert "failed" in record
     assert list(work.iterdir()) == []
+
+
+def test_channels_are_compared_with_the_plain_one(tmp_path: Path) -> None:
+    asked = {"algorithms": ("fedavg",), "channels": ("plain", "secagg"), "seeds": 2, "budget": 1, "baselines": ()}
+    result = compare(job(), tmp_path / "out", **asked)
+    [setting] = result["settings"]
+    facts = result["channels"][setting]
+    assert facts["fedavg"]["minus_plain"] is None
+    assert facts["fedavg+secagg"]["largest"] < 0.002
+    rows = result["table"][setting]
+    assert rows["fedavg+secagg"]["bytes_up"] > rows["fedavg"]["bytes_up"] > 0
+    assert "FedAvg, secagg" in (tmp_path / "out" / "comparison.md").read_text()
+    assert (tmp_path / "out" / "figures" / "channels.png").stat().st_size > 5000

@@ -20,7 +20,7 @@ from wardround.federation import messages
 from wardround.federation.records import Records
 from wardround.federation.site import Host
 from wardround.store.states import SiteStates, StateFile
-from wardround.types import Arrays, Channel, Description, Message, Reply, Request, SiteData
+from wardround.types import Arrays, Channel, Description, Message, Reply, Request, SiteData, SiteHalf
 
 Fault = Literal["lost", "late", "duplicated", "late copy", "later copy", "asked twice", "crash before", "crash after"]
 """What happens to one call.
@@ -54,6 +54,7 @@ class Answer:
 
 Plan = Callable[[Call], frozenset[Fault]]
 Tamper = Callable[[Call, Message], Message]
+Halves = Callable[[Path, str], SiteHalf]
 
 
 def peaceful(call: Call) -> frozenset[Fault]:
@@ -91,11 +92,11 @@ class Hospital:
     """One site's process: what survives a crash is in `folder`."""
 
     def __init__(
-        self, folder: Path, site: str, job: Job, description: Description, data: SiteData, channel: Channel,
+        self, folder: Path, site: str, job: Job, description: Description, data: SiteData, half: Halves,
         states: Callable[[Path, str], SiteStates],
     ) -> None:  # fmt: skip
         self._folder, self.site, self._states = folder, site, states
-        self._job, self._description, self._data, self._channel = job, description, data, channel
+        self._job, self._description, self._data, self._half = job, description, data, half
         self._host: Host | None = None
         self.refusals: list[str] = []
         folder.mkdir(parents=True)
@@ -109,7 +110,7 @@ class Hospital:
         if self._host is None:
             records = Records(self._description, {self.site: self._data})
             states = self._states(self._folder / "state", self.site)
-            self._host = Host(self._job, records, states, self._channel.site_half(), torch.device("cpu"))
+            self._host = Host(self._job, records, states, self._half(self._folder, self.site), torch.device("cpu"))
             if self._prepared.exists():
                 list(self._host.answer(self._received(self._prepared.read_bytes()), (self.site,)))
         return self._host
@@ -158,6 +159,7 @@ class AdverseEngine:
         tamper: changes a reply on its way.
         seed: of the order in which replies arrive.
         states: makes a site's store, so that a test can show what another one would do.
+        halves: makes a site's side of the channel, from its folder and name; None: as the channel makes it for one site.
 
     Attributes:
         answers: every reply that a site sent, also where nobody heard it.
@@ -167,11 +169,12 @@ class AdverseEngine:
     def __init__(
         self, folder: Path, job: Job, description: Description, data: Mapping[str, SiteData], channel: Channel,
         *, plan: Plan = peaceful, tamper: Tamper = lambda call, message: message, seed: int = 0,
-        states: Callable[[Path, str], SiteStates] = StateFile,
+        states: Callable[[Path, str], SiteStates] = StateFile, halves: Halves | None = None,
     ) -> None:  # fmt: skip
+        half: Halves = halves or (lambda folder, site: channel.site_half((site,)))
         self._plan, self._tamper, self._seed, self._asks = plan, tamper, seed, 0
         self.hospitals = {
-            site: Hospital(folder / site, site, job, description, data[site], channel, states) for site in sorted(data)
+            site: Hospital(folder / site, site, job, description, data[site], half, states) for site in sorted(data)
         }
         self._late: list[Answer] = []
         self._later: list[Answer] = []

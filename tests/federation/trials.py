@@ -100,7 +100,7 @@ def local_engine(
     """All sites in one process."""
     description, dealt = data_of(job)
     records = Records(description, dealt if data is None else data)
-    host = Host(job, records, StateTable(records.sites), channel.site_half(), torch.device("cpu"))
+    host = Host(job, records, StateTable(records.sites), channel.site_half(records.sites), torch.device("cpu"))
     return LocalEngine(host, chunk)
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from wardround.types import Arrays, Total
+from wardround.types import Arrays, Json, Total
+
+
+ADDED = ("entries", "clipped")
+"""Notes that add up over groups; any other is the same for all."""
 
 
 class Mean:
@@ -18,6 +22,7 @@ class Mean:
         weights: dict[str, float] = {}
         survivors: list[str] = []
         abstained: dict[str, str] = {}
+        notes: dict[str, Json] = {}
         for total in totals:
             for term, arrays in total.sums.items():
                 mine = sums.setdefault(term, {})
@@ -26,4 +31,6 @@ class Mean:
                 weights[term] = weights.get(term, 0.0) + total.weights[term]
             survivors += total.survivors
             abstained |= total.abstained
-        return Total(sums=sums, weights=weights, survivors=tuple(sorted(survivors)), abstained=abstained)
+            for name, value in total.notes.items():
+                notes[name] = notes[name] + value if name in ADDED and name in notes else value
+        return Total(sums=sums, weights=weights, survivors=tuple(sorted(survivors)), abstained=abstained, notes=notes)

@@ -1,7 +1,8 @@
-"""The plain channel: contributions are weighed and sent as they are.
+"""The plain channel: contributions are weighed and sent as they are, or compressed.
 
 Who sees what: the server sees every site's weighed contribution, or the partial sum of a process that holds several sites.
-Nothing is hidden from the server; it is the channel for a laptop, and for sites that trust their coordinator.
+Nothing is hidden from the server; it is the channel for a laptop, and for sites that trust their coordinator. That it sees
+each site's own is what lets `privacy.encoding.top_k` work: sites may send different entries of an array.
 """
 
 from __future__ import annotations
@@ -9,22 +10,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import torch
+
 from wardround.aggregation.finite import all_finite
-from wardround.aggregation.weighting import WEIGHT, weighed_sum
+from wardround.aggregation.weighting import WEIGHT, weighed, weighed_sum
 from wardround.channels.order import canonical
-from wardround.errors import QuorumLost
+from wardround.config.job import EncodingSpec
+from wardround.encoding import parcel
+from wardround.encoding.compress import Compression, compression_of
+from wardround.errors import MessageError, QuorumLost
 from wardround.types import Arrays, Contribution, Engine, Json, Message, Reply, Request, StageMethod, Total
 
 CONTRIBUTE = "contribute"
+_TRAIN, _COMPRESSED = "train", "compressed"
 
 Form = frozenset[tuple[str, tuple[int, ...], str]]
 """Names, shapes and dtypes of a reply's arrays: what sums must have in common."""
 
 
 class Plain:
-    """One stage, `contribute`; replies are folded as they come, in canonical order."""
+    """One stage, `contribute`; replies are folded as they come, in canonical order.
+
+    Args:
+        encoding: how updates are compressed; None sends them as they are.
+
+    Raises:
+        ConfigError: an encoding that means nothing here.
+    """
 
     name = "plain"
+    hides = False
+
+    def __init__(self, encoding: EncodingSpec | None = None) -> None:
+        self._compression = None if encoding is None else compression_of(encoding)
+
+    def bind(self, run: str, memory: Json) -> None:
+        """Nothing is bound to a run."""
+
+    def memory(self) -> Json:
+        """Nothing to know again."""
+        return None
 
     def collect(
         self, engine: Engine, request: Request, sites: Sequence[str], deadline: float | None, quorum: int
@@ -47,7 +72,11 @@ class Plain:
             counted = [site for site in reply.sites if site not in refused]
             if not counted:
                 continue
-            arrays = reply.message.arrays
+            try:
+                arrays = _sums(reply, self._compression, asked)
+            except MessageError as error:
+                abstained |= dict.fromkeys(counted, f"its message cannot be added: {error}")
+                continue
             fault = _non_finite(arrays)
             if fault:
                 abstained |= dict.fromkeys(counted, fault)
@@ -65,16 +94,22 @@ class Plain:
             raise quorum_lost(survivors, sites, quorum, abstained)
         yield total(sums, tuple(survivors), abstained)
 
-    def site_half(self) -> PlainSite:
+    def site_half(self, sites: Sequence[str]) -> PlainSite:
         """The site's side, which remembers nothing."""
-        return PlainSite()
+        return PlainSite(self._compression)
 
 
 class PlainSite:
-    """Weighs, and adds up the sites of its own process."""
+    """Weighs, and adds up the sites of its own process; compressed updates stay apart, for the server to add up."""
+
+    def __init__(self, compression: Compression | None = None) -> None:
+        self._compression = compression
 
     def contribute(self, contribution: Contribution, request: Request) -> Iterator[Reply]:
-        """One reply for all K sites: the partial sum of their weighed terms."""
+        """One reply for all K sites: the partial sum of their weighed terms, or compressed updates, each site's its own."""
+        if self._compression is not None and request.message.meta["task"] == _TRAIN:
+            yield _compressed(contribution, self._compression, request)
+            return
         arrays = {
             f"{term}/{name}": value
             for term, content in contribution.terms.items()
@@ -86,6 +121,45 @@ class PlainSite:
     def stages(self) -> Mapping[str, StageMethod]:
         """No other stage."""
         return {}
+
+
+def _compressed(contribution: Contribution, compression: Compression, request: Request) -> Reply:
+    """A stacked reply: exact terms weighed, [K, ...]; the fractions [K] of all terms; and a parcel of the other arrays."""
+    exact: Arrays = {}
+    for term, content in contribution.terms.items():
+        kept = content if content.exact else replace(content, arrays={})
+        exact |= {f"{term}/{name}": value for name, value in weighed(kept).items()}
+    seed = parcel.round_seed(request.message.meta["round"])
+    tensors, contents = parcel.packed(parcel.compressible(contribution), contribution.sites, compression, seed)
+    meta = {"abstained": dict(contribution.abstained), _COMPRESSED: contents}
+    return Reply(
+        sites=contribution.sites, message=reply_to(request, CONTRIBUTE, {**exact, **tensors}, **meta), stacked=True
+    )
+
+
+def _sums(reply: Reply, compression: Compression | None, request: Request) -> Arrays:
+    """The sums that a reply brings, decompressed and weighed where they are not sums yet. Raises MessageError."""
+    arrays, count = reply.message.arrays, len(reply.sites)
+    if _COMPRESSED not in reply.message.meta:
+        return arrays
+    if compression is None:
+        raise MessageError(
+            "it is compressed, and privacy.encoding asks for nothing of the kind: server and site differ"
+        )
+    sums: Arrays = {}
+    for name, value in arrays.items():
+        if name.startswith("."):
+            continue
+        if value.dim() == 0 or len(value) != count:
+            raise MessageError(f"'{name}' has the shape {list(value.shape)}, expected a leading axis of {count} sites")
+        sums[name] = value.sum(0)
+    seed = parcel.round_seed(request.message.meta["round"])
+    for name, value in parcel.opened(arrays, reply.message.meta[_COMPRESSED], count, compression, seed):
+        share = arrays.get(f"{name.split('/', 1)[0]}/{WEIGHT}")
+        if share is None or share.dim() != 1 or name in sums:
+            raise MessageError(f"'{name}' comes twice, or without the weights of its term")
+        sums[name] = torch.tensordot(share.to(value), value, dims=1)
+    return sums
 
 
 def reply_to(request: Request, stage: str, arrays: Arrays, **meta: Json) -> Message:

@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from wardround import __version__
-from wardround.cli import compare, data, deidentify, doctor, partition, predict, prepare, report, resume, run
+from wardround.cli import (
+    compare,
+    data,
+    deidentify,
+    deploy,
+    doctor,
+    partition,
+    predict,
+    prepare,
+    privacy,
+    report,
+    resume,
+    run,
+)
 from wardround.cli.exit import guarded
 
 app = typer.Typer(
@@ -62,6 +75,8 @@ data.app.command("prepare")(prepare.command)
 data.app.command("deidentify")(deidentify.command)
 data.app.command("scan")(deidentify.scan_command)
 app.add_typer(data.app, name="data")
+app.add_typer(deploy.app, name="deploy")
+app.add_typer(privacy.app, name="privacy")
 
 
 def main() -> None:

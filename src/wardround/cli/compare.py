@@ -29,6 +29,12 @@ def command(
             "--alpha", help="Settings, with commas: natural, iid, or a Dirichlet's alpha. Default: the job's own."
         ),
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels", help="Train each algorithm over each, with commas: plain, 8-bit, secagg, he, masked-he."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", "-n", help="Draws of partition, split and initial model.")] = 5,
     tune: Annotated[
         int,
@@ -67,6 +73,8 @@ def command(
       wardround compare examples/heart.yaml -a fedavg,fedprox,scaffold --seeds 10 --tune 12
 
       wardround compare job.yaml -a fedavg,my_rules:Mine --tune 1 --jobs 1
+
+      wardround compare examples/heart.yaml -a fedavg,scaffold --channels plain,secagg,he --tune 1
     """
     from wardround.comparison.page import PAGE
     from wardround.comparison.study import compare
@@ -80,6 +88,7 @@ def command(
             folder,
             algorithms=_listed(algorithms),
             alphas=_listed(alpha or ""),
+            channels=_listed(channels or ""),
             seeds=seeds,
             budget=tune,
             metric=metric,
@@ -148,6 +157,9 @@ def _show(result: Mapping[str, Any], page: Path) -> None:
         style="bold", markup=False, highlight=False,
     )  # fmt: skip
     terminal.print(_drawn(tables.scores(result), terminal.width))
+    for setting in result["channels"]:
+        terminal.print(f"\nchannels, {setting}", style="bold", markup=False, highlight=False)
+        terminal.print(_drawn(tables.channels(result, setting), terminal.width))
     header, rows = tables.differences(result)
     if rows:
         terminal.print(

@@ -47,7 +47,8 @@ def command(
     ] = None,
     negative: Annotated[str, typer.Option(help="The label that stands for none of several.")] = "No Finding",
     modality: Annotated[
-        str | None, typer.Option(metavar="CT|MR|XR|US|DERM|PHOTO|OT", help="What they are; else what the files say.")
+        str | None,
+        typer.Option(metavar="CT|MR|XR|US|DERM|PHOTO|OT", help="Which are wanted; DICOM of others is passed over."),
     ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="64 | 64x48 | 32x64x64", help="Height x width, or depth x height x width.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wardround.comparison import tables, words
-from wardround.plots import methods
+from wardround.plots import carried, methods
 from wardround.plots.labels import count_of
 from wardround.report.figures import pictures_of
 from wardround.report.page import html
@@ -36,6 +36,11 @@ def write(folder: Path, result: Mapping[str, Any]) -> None:
             "Validation figure by completed rounds, a curve a method, a panel a setting.",
         ),
     }
+    if result.get("channels"):
+        drawn["channels"] = (
+            partial(carried.figure_by_bytes, names=names),
+            "Test figure of each method against the bytes that its sites send, a panel a setting; a marker a channel.",
+        )
     pictures = pictures_of(drawn, result)
     atomic.make_folder(folder / FIGURES)
     for name, picture in pictures.items():
@@ -59,7 +64,14 @@ def write(folder: Path, result: Mapping[str, Any]) -> None:
         ],
         "differences": tables.differences(result),
         "settings": [
-            (s, tables.fairness(result, s), tables.costs(result, s), tables.chosen(result, s))
+            (
+                s,
+                tables.by_site(result, s),
+                tables.fairness(result, s),
+                tables.costs(result, s),
+                tables.chosen(result, s),
+                tables.channels(result, s),
+            )
             for s in result["settings"]
         ],
         "target": _target(result),

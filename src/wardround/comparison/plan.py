@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from wardround.algorithms import presets
+from wardround.channels.named import NAMED
 from wardround.config.job import Job
 from wardround.config.load import from_mapping
 from wardround.errors import ConfigError
@@ -22,6 +23,8 @@ from wardround.judgement import ALONE, CENTRALIZED, FEDERATED
 
 BASELINES = (CENTRALIZED, ALONE)
 """Methods that are no federation; they are tuned like one."""
+PLAIN, JOINT = "plain", "+"
+"""The channel that a method's name leaves out, and what stands before any other."""
 METRICS = ("auroc", "balanced_accuracy", "accuracy")
 """Known of validation rows after every round, and of test rows."""
 
@@ -62,7 +65,7 @@ class Trial:
     """One training run.
 
     Attributes:
-        method: a preset, a plug-in `module:Class`, or one of `BASELINES`.
+        method: a preset, a plug-in `module:Class`, one of `BASELINES`, or `algorithm+channel` off the plain channel.
         setting: label of the setting.
         seed: the job's seed.
         number: of the configuration in its cell, 0 for the job's own.
@@ -123,12 +126,12 @@ class Plan:
 
     def _trial(self, method: str, setting: Setting, seed: int, number: int, configuration: Configuration) -> Trial:
         changes: dict[str, Any] = {f"partition.{key}": value for key, value in setting.changes.items()}
-        changes |= {"seed": seed, **configuration}
+        changes |= {"seed": seed, **configuration, **_carried(method)}
         # one process is one thread, and figures come from the comparison
         changes |= {"engine.workers": 1, "engine.threads": self.job.engine.threads or 1}
         changes |= {"evaluation.bootstrap": 0, "evaluation.baselines": (), "evaluation.sites": True}
         try:
-            job = changed(_with_method(self.job, method), changes)
+            job = changed(_with_method(self.job, algorithm_of(method)), changes)
         except ValidationError as error:
             raise ConfigError(f"method {method}: {error}") from error
         return Trial(
@@ -141,6 +144,7 @@ def plan(
     *,
     algorithms: Sequence[str],
     alphas: Sequence[str] = (),
+    channels: Sequence[str] = (),
     seeds: int = 5,
     budget: int = 8,
     metric: str = "auroc",
@@ -154,17 +158,20 @@ def plan(
         job: what all runs have in common; its own algorithm is set aside, its learning rate is the middle of the range.
         algorithms: presets or plug-ins.
         alphas: `natural`, `iid`, or concentrations of the Dirichlet; none for the job's own partition.
+        channels: of `wardround.channels.named.NAMED`; each algorithm is trained over each. None: over the job's own alone.
         seeds: how many, from the job's own upwards; at least 2.
         budget: configurations a method in each cell; 1 takes the job's own alone.
         metric: one of `METRICS`.
-        reference: a method of the comparison; the first where None.
+        reference: a method of the comparison, such as `fedavg` or `fedavg+secagg`; the first where None.
         baselines: `centralized`, `local`, both or none.
         target: see `Plan`.
 
     Raises:
         ConfigError: an unknown name, a repeated one, or a number out of range.
     """
-    for what, names in (("algorithms", algorithms), ("alpha", alphas), ("baselines", baselines)):
+    for what, names in (
+        ("algorithms", algorithms), ("alpha", alphas), ("baselines", baselines), ("channels", channels),
+    ):  # fmt: skip
         repeated = sorted({name for name in names if list(names).count(name) > 1})
         if repeated:
             raise ConfigError(f"{what}: {', '.join(repeated)} is given twice: name each once")
@@ -179,13 +186,24 @@ def plan(
         raise ConfigError(f"seeds = {seeds}: at least 2, for one run shows no spread")
     if budget < 1:
         raise ConfigError(f"tune = {budget}: expected the number of configurations a method may try, 1 or more")
-    reference = reference or algorithms[0]
-    if reference not in algorithms:
-        raise ConfigError(f"reference {reference!r} is not compared: it must be one of {', '.join(algorithms)}")
+    strange = [name for name in channels if name not in NAMED]
+    if strange:
+        raise ConfigError(f"channels: {', '.join(strange)} is unknown: expected some of {', '.join(NAMED)}")
+    methods = tuple(
+        algorithm if channel in ("", PLAIN) else f"{algorithm}{JOINT}{channel}"
+        for algorithm in algorithms
+        for channel in (channels or ("",))
+    )
+    reference = reference or methods[0]
+    if reference not in methods:
+        raise ConfigError(f"reference {reference!r} is not compared: it must be one of {', '.join(methods)}")
+    if channels:
+        # the job's own channel is one among those that are compared; sites' figures are wanted of all of them
+        job = changed(job, {"privacy": {}, "evaluation.release_scores": True})
     settings = tuple(_setting(alpha) for alpha in alphas) or (_own(job),)
     return Plan(
         job=job,
-        methods=(*algorithms, *(name for name in BASELINES if name in baselines)),
+        methods=(*methods, *(name for name in BASELINES if name in baselines)),
         settings=settings,
         seeds=tuple(range(job.seed, job.seed + seeds)),
         budget=budget,
@@ -206,10 +224,25 @@ def configurations(method: str, job: Job, budget: int) -> list[Configuration]:
         drawn: Configuration = {}
         if number:
             drawn[LEARNING_RATE] = _round(middle * 10 ** (DECADES * (2 * (number * _STEPS[0] % 1) - 1)))
-            for key, (low, high) in OWN.get(method, {}).items():
+            for key, (low, high) in OWN.get(algorithm_of(method), {}).items():
                 drawn[key] = _round(low * (high / low) ** ((0.5 + number * _STEPS[1]) % 1))
         tried.append(drawn)
     return tried
+
+
+def algorithm_of(method: str) -> str:
+    """The algorithm of a method, whatever channel carries it."""
+    return method.partition(JOINT)[0]
+
+
+def channel_of(method: str) -> str:
+    """The name of the channel that carries a method; `plain` where it names none."""
+    return method.partition(JOINT)[2] or PLAIN
+
+
+def _carried(method: str) -> dict[str, Any]:
+    channel = channel_of(method)
+    return {} if channel == PLAIN else {f"privacy.{key}": value for key, value in NAMED[channel].items()}
 
 
 def _round(value: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from wardround.comparison import words
-from wardround.comparison.plan import BASELINES, Plan
+from wardround.comparison.plan import BASELINES, PLAIN, Plan, algorithm_of, channel_of
 from wardround.comparison.statistics import Mean, holm, mean
 from wardround.comparison.trial import Record
 from wardround.judgement import ALONE, CENTRALIZED
@@ -54,6 +54,7 @@ def result_of(plan: Plan, records: Sequence[Record], refused: Mapping[str, str])
         "settings": settings,
         "seeds": list(plan.seeds),
         "budget": plan.budget,
+        "channels": _channels(plan, cells, methods, ratio),
         "reference": plan.reference if plan.reference in methods else None,
         "refused": dict(refused),
         "rows": records[0]["rows"],
@@ -98,6 +99,8 @@ def _cells(plan: Plan, records: Sequence[Record]) -> Cells:
             "selected": best["selected"],
             "curve": best["curve"],
             "bytes": best["bytes_up"] + best["bytes_down"],
+            "bytes_up": best["bytes_up"],
+            "bytes_down": best["bytes_down"],
             "seconds": best["seconds"],
             "personalized": best["personalized"],
         }
@@ -140,17 +143,25 @@ def _summary(cells: Sequence[Cell], ratio: float) -> dict[str, Any]:
         "site_mean": {name: over([cell["site_mean"].get(name) for cell in cells]) for name in known},
         "worst": over([cell["worst"] for cell in cells]),
         "spread": over([cell["spread"] for cell in cells]),
+        "sites": {site: over([cell["sites"].get(site) for cell in cells]) for site in _sites(cells)},
         "sites_gaining": plain.mean(sum(g > 0 for g in each) / len(each) for each in gains) if gains else None,
         "sites_losing": plain.mean(sum(g < 0 for g in each) / len(each) for each in gains) if gains else None,
         "reached": sum(r is not None for r in reached),
         "rounds_to_target": _median([r for r in reached if r is not None]),
         "bytes_to_target": _median([c["bytes_to_target"] for c in cells if c["bytes_to_target"] is not None]),
         "bytes": _median([cell["bytes"] for cell in cells]),
+        "bytes_up": _median([cell["bytes_up"] for cell in cells]),
+        "bytes_down": _median([cell["bytes_down"] for cell in cells]),
         "seconds": _median([cell["seconds"] for cell in cells]),
         "seeds": len(cells),
         "failed": sum(cell["failed"] for cell in cells),
         "personalized": any(cell["personalized"] for cell in cells),
     }
+
+
+def _sites(cells: Sequence[Cell]) -> list[str]:
+    """Names of sites that define the metric in some seed."""
+    return sorted({site for cell in cells for site in cell["sites"]})
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -183,6 +194,32 @@ def _differences(plan: Plan, cells: Cells, methods: Sequence[str], ratio: float)
         for (setting, method), one in raw.items():
             row = asdict(one) | {"p_holm": adjusted[f"{setting}\0{method}"], "comparisons": len(raw)}
             found[setting].setdefault(other, {})[method] = row
+    return found
+
+
+def _channels(plan: Plan, cells: Cells, methods: Sequence[str], ratio: float) -> dict[str, Any]:
+    """Setting -> method -> algorithm, channel, and the paired difference on test rows to the same algorithm in plain.
+
+    {} where all methods go over one channel. No correction: these say what a channel costs, not which is better.
+    """
+    federated = [m for m in methods if m not in BASELINES]
+    if {channel_of(method) for method in federated} <= {PLAIN}:
+        return {}
+    found: dict[str, Any] = {}
+    for setting in (setting.label for setting in plan.settings):
+        for method in federated:
+            pairs = [
+                (cells[setting, method, seed]["test"], cells[setting, algorithm_of(method), seed]["test"])
+                for seed in plan.seeds
+                if (setting, method, seed) in cells and (setting, algorithm_of(method), seed) in cells
+            ]
+            values = [a[plan.metric] - b[plan.metric] for a, b in pairs if plan.metric in a and plan.metric in b]
+            found.setdefault(setting, {})[method] = {
+                "algorithm": algorithm_of(method),
+                "channel": channel_of(method),
+                "minus_plain": asdict(mean(values, ratio)) if values and channel_of(method) != PLAIN else None,
+                "largest": max(map(abs, values), default=None) if channel_of(method) != PLAIN else None,
+            }
     return found
 
 

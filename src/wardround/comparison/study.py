@@ -34,7 +34,8 @@ class _Progress:
 
 def compare(
     job: Job, out: Path | str, *,
-    algorithms: Sequence[str], alphas: Sequence[str] = (), seeds: int = 5, budget: int = 8, metric: str = "auroc",
+    algorithms: Sequence[str], alphas: Sequence[str] = (), channels: Sequence[str] = (),
+    seeds: int = 5, budget: int = 8, metric: str = "auroc",
     reference: str | None = None, baselines: Sequence[str] = BASELINES, target: float | None = None,
     jobs: int = 1, listener: Listener = lambda event: None,
 ) -> Result:  # fmt: skip
@@ -43,7 +44,7 @@ def compare(
     Args:
         job: what all runs have in common.
         out: folder of the comparison; trials that it holds are not trained again.
-        algorithms, alphas, seeds, budget, metric, reference, baselines, target: see `plan.plan`.
+        algorithms, alphas, channels, seeds, budget, metric, reference, baselines, target: see `plan.plan`.
         jobs: processes, of one thread each unless the job says otherwise. The figures do not depend on it.
         listener: told of progress.
 
@@ -54,8 +55,8 @@ def compare(
         WardroundError: see `plan.plan` and `carry_out`.
     """
     asked = plan(
-        job, algorithms=algorithms, alphas=alphas, seeds=seeds, budget=budget, metric=metric, reference=reference,
-        baselines=baselines, target=target,
+        job, algorithms=algorithms, alphas=alphas, channels=channels, seeds=seeds, budget=budget, metric=metric,
+        reference=reference, baselines=baselines, target=target,
     )  # fmt: skip
     result = carry_out(asked, out, jobs=jobs, listener=listener)
     write(Path(out), result)

@@ -13,6 +13,9 @@ from wardround.plots.units import byte_unit
 Table = tuple[list[str], list[list[str]]]
 """Header and rows."""
 NONE = "-"
+NATURAL = "natural"
+"""The setting in which a hospital is the same in every seed."""
+BALANCED = "balanced_accuracy"
 
 
 def scores(result: Mapping[str, Any], metric: str | None = None, scope: str = "test") -> Table:
@@ -55,6 +58,21 @@ def fairness(result: Mapping[str, Any], setting: str) -> Table:
     return header, rows
 
 
+def by_site(result: Mapping[str, Any], setting: str) -> Table:
+    """Method x hospital: mean over seeds of the metric on that hospital's own test rows, with its 95 % interval.
+
+    Without rows where hospitals are simulated: those of one name are others in each seed.
+    """
+    summaries = {method: _at(result, setting, method) for method in result["methods"]}
+    names = sorted({site for row in summaries.values() for site in row.get("sites", {})}) if setting == NATURAL else []
+    rows = [
+        [words.name(method), *(_mean(row["sites"].get(name)) for name in names)]
+        for method, row in summaries.items()
+        if row and names
+    ]
+    return ["method", *names], rows
+
+
 def costs(result: Mapping[str, Any], setting: str) -> Table:
     """By method, for one setting: rounds and bytes to the target on validation rows, and in all; medians over seeds."""
     header = ["method", "reached in", "rounds to target", "bytes to target", "bytes in all"]
@@ -66,6 +84,29 @@ def costs(result: Mapping[str, Any], setting: str) -> Table:
                 [
                     words.name(method), f"{row['reached']} of {row['seeds']} seeds", _whole(row["rounds_to_target"]),
                     _bytes(row["bytes_to_target"]), _bytes(row["bytes"]),
+                ]
+            )  # fmt: skip
+    return header, rows
+
+
+def channels(result: Mapping[str, Any], setting: str) -> Table:
+    """By algorithm and channel, for one setting: what a channel does to the figure, and what it costs; medians over seeds.
+
+    Without rows where all methods go over one channel.
+    """
+    metric = words.METRICS[result["metric"]]
+    header = ["method", metric, "minus plain", "largest over seeds", "seconds", "bytes up", "bytes down"]
+    rows = []
+    for method, facts in result.get("channels", {}).get(setting, {}).items():
+        row = _at(result, setting, method)
+        if row:
+            apart = facts["minus_plain"]
+            rows.append(
+                [
+                    words.name(method), _mean(row["test"].get(result["metric"])),
+                    NONE if apart is None else words.fine_difference(apart),
+                    NONE if facts["largest"] is None else f"{facts['largest']:.4f}",
+                    f"{row['seconds']:.3g}", _bytes(row["bytes_up"]), _bytes(row["bytes_down"]),
                 ]
             )  # fmt: skip
     return header, rows
@@ -121,15 +162,21 @@ def text(result: Mapping[str, Any]) -> str:
     """The whole comparison as Markdown."""
     metric = words.METRICS[result["metric"]]
     parts = [f"# {result['name']}: {metric} on test rows", markdown(scores(result))]
+    if result["metric"] != BALANCED:
+        parts += ["## Balanced accuracy on test rows", markdown(scores(result, BALANCED))]
     if len(differences(result)[1]):
         parts += ["## Paired differences", markdown(differences(result))]
     parts += ["## What this supports", "\n".join(f"- {line}" for line in result["sentences"])]
     for setting in result["settings"]:
+        hospitals = by_site(result, setting)
         parts += [
             f"## Fairness and cost, {setting}",
+            *([f"{metric} at each hospital:", markdown(hospitals)] if hospitals[1] else []),
             markdown(fairness(result, setting)),
             markdown(costs(result, setting)),
         ]
+        if channels(result, setting)[1]:
+            parts += [f"## Channels, {setting}", markdown(channels(result, setting))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -19,7 +19,9 @@ METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "balanced_accuracy": "balanced ac
 
 def name(method: str) -> str:
     """A method as people write it."""
-    return NAMES.get(method, method.partition(":")[2] or method)
+    algorithm, _, channel = method.partition("+")
+    known = NAMES.get(algorithm, algorithm.partition(":")[2] or algorithm)
+    return f"{known}, {channel}" if channel else known
 
 
 def signed(value: float) -> str:
@@ -32,6 +34,13 @@ def difference(row: Mapping[str, Any]) -> str:
     if row["low"] is None:
         return signed(row["value"])
     return f"{signed(row['value'])} [{signed(row['low'])}, {signed(row['high'])}]"
+
+
+def fine_difference(row: Mapping[str, Any]) -> str:
+    """`+0.0001 [-0.0004, +0.0006]`: one decimal more, for what is meant to be small."""
+    if row["low"] is None:
+        return f"{row['value']:+.4f}"
+    return f"{row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
 
 
 def sure(row: Mapping[str, Any]) -> bool:
@@ -92,11 +101,13 @@ def _against_baselines(result: Mapping[str, Any], setting: str) -> list[str]:
 
 def _personalized(result: Mapping[str, Any]) -> list[str]:
     """A site's own model also knows how many of its patients are ill, which pooled figures reward."""
-    own = [
-        name(m)
-        for m in result["methods"]
-        if any(result["table"][s].get(m, {}).get("personalized") for s in result["settings"])
-    ]
+    own = list(
+        dict.fromkeys(
+            name(m.partition("+")[0])  # over whatever channel
+            for m in result["methods"]
+            if any(result["table"][s].get(m, {}).get("personalized") for s in result["settings"])
+        )
+    )
     if not own:
         return []
     verb = "scores" if len(own) == 1 else "score"

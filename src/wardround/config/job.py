@@ -414,15 +414,33 @@ class ChannelSpec(Node):
     """What carries contributions."""
 
     kind: Name = "plain"
-    """`plain`, or a plug-in `module:Class`."""
+    """`plain`, `secagg` (masks that cancel in the sum), `he` (homomorphic encryption), or a plug-in `module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the channel."""
+
+
+class EncodingSpec(Node):
+    """How the numbers of an update travel. Counts, losses and statistics are never made coarser."""
+
+    bits: Annotated[int, Field(ge=8, le=24)] | None = None
+    """Bits a value of an update. Default: floating point on the plain channel, 16 on a channel that hides."""
+    rounding: Literal["auto", "nearest", "stochastic"] = "auto"
+    """How a value is rounded; `auto`: to the nearest from 16 bits on, stochastically (without bias) below."""
+    rotation: bool = False
+    """Whether a randomised Hadamard rotation spreads each array before it is rounded, and is undone on the sum."""
+    feedback: bool = False
+    """Whether a site adds what rounding and `top_k` left out to its next update (error feedback). Plain channel only."""
+    top_k: Fraction | None = None
+    """Fraction of an update's values that is sent: the largest by magnitude. Plain channel only."""
 
 
 class PrivacySpec(Node):
     """What protects the patients beyond the fact that no record leaves a site."""
 
     channel: ChannelSpec = ChannelSpec()
+    encoding: EncodingSpec = EncodingSpec()
+    secure: bool = False
+    """Refuse to run on a channel on which the server sees what a single site sends."""
     dp: None = None
     """Differential privacy; not available in this version, so only null is accepted."""
 
@@ -489,8 +507,11 @@ class EvaluationSpec(Node):
     """Sites that never train: their rows take no part in training, preprocessing or selection, and the kept model is judged
     on all of them at the end, as a stranger would use it."""
     maps: Annotated[int, Field(ge=0, le=64)] = 0
-    """Validation images with [Grad-CAM maps](imaging/evaluation.md#maps) of the kept model in the report: these are pictures
-    of patients, and are written only where they are asked for. Models with convolutions, in a simulation."""
+    """Validation images with [maps](imaging/evaluation.md#maps) of what the kept model looks at, in the report: these are
+    pictures of patients, and are written only where they are asked for. Models with convolutions, in a simulation."""
+    maps_by: Literal["grad_cam", "occlusion"] = "grad_cam"
+    """How maps are made: `grad_cam` from the gradient at the last convolution, coarse and at once; `occlusion` by covering
+    the image patch by patch, 121 times the work of a prediction and 343 times that of a volume."""
     bins: Annotated[int, Field(ge=10, le=100_000)] = 100
     """Bins of the additive score histograms."""
     release_scores: bool | None = None

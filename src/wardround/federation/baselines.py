@@ -49,6 +49,7 @@ def centralized(job: Job, sites: int) -> Job:
             "training.local_steps": steps,
             "participation": {"fraction": 1.0, "quorum": 1},
             "aggregation.max_weight": None,
+            "privacy": {},
         },
     )
 

@@ -20,11 +20,14 @@ from wardround.streams import generator
 from wardround.training.evaluate import flat
 from wardround.training.gradcam import grad_cam
 from wardround.training.loss import multilabel, scores
+from wardround.training.occlusion import occlusion
 from wardround.types import LOCAL, Arrays
+
+METHODS = {"grad_cam": grad_cam, "occlusion": occlusion}
 
 
 def maps(host: Host, outcome: Outcome, count: int) -> tuple[Arrays, list[dict[str, Any]]]:
-    """Grad-CAM maps of validation rows, drawn from the job's seed so that classes take turns.
+    """Maps of validation rows (`evaluation.maps_by`), drawn from the job's seed so that classes take turns.
 
     Of a volume the plane is kept in which the map is strongest. Each row is scored with its own site's model.
 
@@ -35,7 +38,7 @@ def maps(host: Host, outcome: Outcome, count: int) -> tuple[Arrays, list[dict[st
 
     Returns:
         `pictures` uint8 [n, C, H, W], each stretched to its own range, and `maps` uint8 [n, H, W]; and a row's facts: `site`,
-        `true` and `shown` (class names), `probability` of what is shown, `plane` of a volume.
+        `by` (the method), `true` and `shown` (class names), `probability` of what is shown, `plane` of a volume.
     """
     records, sites = host.records, host.records.sites
     data = records.rows(sites, "validation")
@@ -43,13 +46,14 @@ def maps(host: Host, outcome: Outcome, count: int) -> tuple[Arrays, list[dict[st
     labels = data.labels[index].cpu()
     pictures, evidence, facts = [], [], []
     model, names = outcome.server.model, records.description.classes
+    by = host.job.evaluation.maps_by
     for row in _chosen(strata(labels.numpy()), count, host.job.seed):
         site = sites[int(owner[row])]
         states = host.states.read((site,), host.network.initial_state)
         own = {n.removeprefix(LOCAL): v[0] for n, v in states.items() if n.startswith(LOCAL)}
         x = data.features[index[row : row + 1]]
         arrays = {n: v.to(x.device) for n, v in {**model.params, **model.buffers, **own}.items()}
-        found, decision = grad_cam(host.network.module, arrays, x, labelled=labels.dim() == 2)
+        found, decision = METHODS[by](host.network.module, arrays, x, labelled=labels.dim() == 2)
         with torch.no_grad():
             logits = torch.func.functional_call(host.network.module, arrays, (x,))
         likely = scores(logits, labelled=multilabel(logits, labels))[0]
@@ -63,6 +67,7 @@ def maps(host: Host, outcome: Outcome, count: int) -> tuple[Arrays, list[dict[st
         facts.append(
             {
                 "site": site,
+                "by": by,
                 "true": true,
                 "shown": names[shown],
                 "probability": float(likely[shown] if likely.dim() else likely if shown else 1.0 - likely),

@@ -85,7 +85,7 @@ def contribution_message(contribution: Contribution) -> Message:
         arrays |= {f"{name}/array/{n}": value for n, value in term.arrays.items()}
         arrays[f"{name}/weights"] = term.weights
     # a list keeps the order of the terms, on which the bytes of the reply depend; the keys of an object are sorted
-    maxima = [[name, term.maximum] for name, term in contribution.terms.items()]
+    maxima = [[name, term.maximum, term.exact] for name, term in contribution.terms.items()]
     meta = {"sites": list(contribution.sites), "maxima": maxima, "abstained": dict(contribution.abstained)}
     return Message(stage="written-ahead", meta=meta, arrays=arrays)
 
@@ -93,10 +93,10 @@ def contribution_message(contribution: Contribution) -> Message:
 def contribution_from(message: Message) -> Contribution:
     """The contribution that was written ahead."""
     terms = {}
-    for name, maximum in message.meta["maxima"]:
+    for name, maximum, exact in message.meta["maxima"]:
         prefix = f"{name}/array/"
         arrays = {n.removeprefix(prefix): v for n, v in message.arrays.items() if n.startswith(prefix)}
-        terms[name] = Term(arrays=arrays, weights=message.arrays[f"{name}/weights"], maximum=maximum)
+        terms[name] = Term(arrays=arrays, weights=message.arrays[f"{name}/weights"], maximum=maximum, exact=exact)
     return Contribution(sites=tuple(message.meta["sites"]), terms=terms, abstained=message.meta["abstained"])
 
 
@@ -117,7 +117,7 @@ def without_non_finite(contribution: Contribution) -> tuple[Contribution, torch.
     terms = {}
     for term, content in contribution.terms.items():
         arrays = {n: _zeroed(value, good) for n, value in content.arrays.items()}
-        terms[term] = Term(arrays=arrays, weights=content.weights * good, maximum=content.maximum)
+        terms[term] = replace(content, arrays=arrays, weights=content.weights * good)
     named = {contribution.sites[k]: reason for k, reason in faults.items()}
     return Contribution(sites=contribution.sites, terms=terms, abstained={**contribution.abstained, **named}), good
 

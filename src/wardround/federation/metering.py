@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from wardround import wire
 from wardround.federation.messages import with_facts
-from wardround.types import Arrays, Engine, Reply, Request
+from wardround.types import Arrays, Engine, Json, Reply, Request
 
 
 class Metered:
@@ -30,10 +30,14 @@ class Metered:
 
     def ask(self, request: Request, sites: Sequence[str], deadline: float | None) -> Iterator[Reply]:
         """As the engine does; a reply for K sites counts K times what one site would send."""
-        columns = [map(column.get, sites) for column in request.facts.values()]
-        for values, count in Counter(zip(*columns, strict=True) if columns else [()] * len(sites)).items():
-            facts = {name: value for name, value in zip(request.facts, values, strict=True) if value is not None}
-            self.down += wire.size(with_facts(request.message, facts)) * count
+        simple = {name: column for name, column in request.facts.items() if not _rich(column)}
+        columns = [map(column.get, sites) for column in simple.values()]
+        if len(simple) == len(request.facts):
+            for values, count in Counter(zip(*columns, strict=True) if columns else [()] * len(sites)).items():
+                facts = {name: value for name, value in zip(simple, values, strict=True) if value is not None}
+                self.down += wire.size(with_facts(request.message, facts)) * count
+        else:
+            self.down += sum(wire.size(with_facts(request.message, request.for_site(site))) for site in sites)
         for reply in self._engine.ask(request, sites, deadline):
             one = wire.size_without_axis(reply.message) if reply.stacked else wire.size(reply.message)
             self.up += one * len(reply.sites)
@@ -50,3 +54,8 @@ class Metered:
     def close(self) -> None:
         """As the engine does."""
         self._engine.close()
+
+
+def _rich(column: Mapping[str, Json]) -> bool:
+    """Whether a fact is more than a number or a text, so that sites with equal ones cannot be counted together."""
+    return any(isinstance(value, dict | list) for value in column.values())

@@ -122,6 +122,7 @@ class Federation:
         self._given, self._start = preprocessing, start
         self._server_rule = algorithms.server_rule(job.algorithm)
         self._aggregate = aggregation.build(job.aggregation)
+        channel.bind(run.id, None)
         self._commits = GroupCommit(run, job.engine.commit_seconds if getattr(engine, "volatile", False) else 0.0)
         self._records: list[dict[str, Any]] = []
         self._keys = streams.site_keys(self.engine.sites)
@@ -192,6 +193,7 @@ class Federation:
             "executor": self._executor,
             "reason": self._reason,
             **self._class_weights,
+            **self._of_channel(),
             **self._spending(),
         }
         sites, states = self._start.whole(self.network.initial_state) if self._start else ((), {})
@@ -221,6 +223,7 @@ class Federation:
             self._counted |= dict.fromkeys(self._participants(record), index)
         self._completed = len(records) - 1
         last = records[-1]
+        self.channel.bind(self._run.id, last.get("channel"))
         self.engine.up, self.engine.down, self._spent = last["bytes_up"], last["bytes_down"], last["seconds"]
         self._began = time.perf_counter()
         self._tell("setup")
@@ -268,6 +271,7 @@ class Federation:
             "abstained": dict(total.abstained),
             "train_loss": _ratio(total, "training"),
             "validation": self._validation(total, index),
+            **self._of_channel(total),
             **self._spending(),
         }
         done = index + 1
@@ -431,6 +435,7 @@ class Federation:
                 "cohort": len(self._asked(record)),
                 "survivors": len(self._participants(record)),
                 "abstained": record["abstained"],
+                **({"encoding": record["encoding"]} if "encoding" in record else {}),
             }
             for i, record in enumerate(records)
         ]
@@ -441,6 +446,12 @@ class Federation:
     def _participants(self, record: Mapping[str, Any]) -> list[str]:
         missing = set(record["missing"])
         return [site for site in self._asked(record) if site not in missing]
+
+    def _of_channel(self, total: Total | None = None) -> dict[str, Any]:
+        """What the channel must know again after a restart, and says of a sum; {} for a channel without memory."""
+        memory = self.channel.memory()
+        found = {} if memory is None else {"channel": memory}
+        return found | {"encoding": dict(total.notes)} if total is not None and total.notes else found
 
     def _spending(self) -> dict[str, Any]:
         seconds = self._spent + time.perf_counter() - self._began

@@ -20,6 +20,8 @@ from wardround.algorithms.finetune import FineTune
 from wardround.config.job import Job
 from wardround.data import preprocess
 from wardround.data.preprocess import Preprocessing
+from wardround.encoding import feedback, parcel
+from wardround.encoding.compress import compression_of
 from wardround.errors import ConfigError, DataError, MessageError
 from wardround.federation import messages
 from wardround.federation.choice import choose_executor, choose_workers, convolves_apart
@@ -34,6 +36,7 @@ from wardround.training.probe import Probe, probe
 from wardround.training.recipe import PLAIN, Recipe, recipe_of
 from wardround.types import (
     LOCAL,
+    SCALE,
     STEP_TERMS,
     Arrays,
     Contribution,
@@ -49,6 +52,10 @@ from wardround.types import (
 
 if TYPE_CHECKING:
     from wardround.training.workers import Workers
+
+EXACT_TERMS = (SCALE, "buffers")
+"""Terms of training that no encoding makes coarser: what undoes a rule's scale, and BatchNorm's statistics, of which a rounded
+or late variance would turn negative."""
 
 
 class Network:
@@ -88,6 +95,8 @@ class Network:
         self.shared = ModelState(params=params, buffers=buffers)
         stays = {LOCAL + n: v for n, v in {**whole.params, **whole.buffers}.items() if n in self.local}
         initial = {**self.rule.initial(self.shared), **stays}
+        if feedback.applies(job.privacy):
+            initial |= feedback.initial(self.rule, self.shared, initial, EXACT_TERMS)
         self.initial_state: Arrays = {name: value.cpu() for name, value in initial.items()}
         self.parameters = sum(v.numel() for v in whole.params.values())
         self.given = models.given_to(self.module)
@@ -311,7 +320,7 @@ class Host:
     def _train(self, sites: tuple[str, ...], message: Message, round: Round) -> Contribution:
         network = self.network
         server = messages.server_from(self._here(message.arrays))
-        states = self._read(sites)
+        states, residuals = feedback.split(self._read(sites))
         terms: dict[str, Term] = {}
         if round.evaluate:
             terms["validation"] = self._figures(server.model, states, sites, "validation")
@@ -322,16 +331,20 @@ class Host:
         by_rows = self.job.algorithm.weighting == "samples"
         for name, arrays in trained.terms.items():
             if name in STEP_TERMS and by_rows:
-                terms[name] = Term(arrays=arrays, weights=rows, maximum=round.max_weight)
+                terms[name] = Term(arrays=arrays, weights=rows, maximum=round.max_weight, exact=name in EXACT_TERMS)
             else:
-                terms[name] = Term(arrays=arrays, weights=works, maximum=1.0)
+                terms[name] = Term(arrays=arrays, weights=works, maximum=1.0, exact=name in EXACT_TERMS)
         loss = torch.where(rows > 0, trained.loss * rows, torch.zeros_like(rows))
-        terms["training"] = Term(arrays={"loss": loss, "rows": rows}, weights=works, maximum=1.0)
+        terms["training"] = Term(arrays={"loss": loss, "rows": rows}, weights=works, maximum=1.0, exact=True)
         contribution, good = messages.without_non_finite(Contribution(sites=sites, terms=terms))
         good = good & _finite(trained.states, len(sites))
+        if residuals:
+            how, seed = compression_of(self.job.privacy.encoding), parcel.round_seed(message.meta["round"])
+            contribution, residuals = feedback.corrected(contribution, residuals, how, seed)
+        states = {**trained.states, **residuals}
         whole = bool(good.all())
         staged = sites if whole else tuple(s for s, fine in zip(sites, good.tolist(), strict=True) if fine)
-        kept = trained.states if whole else {n: v[good.to(v.device)] for n, v in trained.states.items()}
+        kept = states if whole else {n: v[good.to(v.device)] for n, v in states.items()}
         kept = {name: value.cpu() for name, value in kept.items()}
         self.states.stage(round.index, staged, kept, reply=messages.contribution_message(contribution))
         return contribution
@@ -343,7 +356,7 @@ class Host:
             logits, labels, owner, sites=len(sites), bins=spec.bins, groups=self.records.groups(sites, split),
             how=spec.aggregate,
         )  # fmt: skip
-        return Term(arrays=arrays, weights=torch.ones(len(sites), dtype=torch.float64), maximum=1.0)
+        return Term(arrays=arrays, weights=torch.ones(len(sites), dtype=torch.float64), maximum=1.0, exact=True)
 
     @property
     def _evaluator(self) -> Evaluator | Workers:
@@ -361,12 +374,14 @@ class Host:
                 each.append(preprocess.second_statistics(columns, rows, mean.numpy()))
         arrays = {name: torch.from_numpy(np.stack([one[name] for one in each])) for name in each[0]}
         ones = torch.ones(len(sites), dtype=torch.float64)
-        return Contribution(sites=sites, terms={"statistics": Term(arrays=arrays, weights=ones, maximum=1.0)})
+        term = Term(arrays=arrays, weights=ones, maximum=1.0, exact=True)
+        return Contribution(sites=sites, terms={"statistics": term})
 
     def _class_counts(self, sites: tuple[str, ...]) -> Contribution:
         counts = torch.tensor([self.records.class_counts(site)["train"] for site in sites], dtype=torch.float64)
         ones = torch.ones(len(sites), dtype=torch.float64)
-        return Contribution(sites=sites, terms={"classes": Term(arrays={"rows": counts}, weights=ones, maximum=1.0)})
+        term = Term(arrays={"rows": counts}, weights=ones, maximum=1.0, exact=True)
+        return Contribution(sites=sites, terms={"classes": term})
 
     def _read(self, sites: tuple[str, ...]) -> Arrays:
         return self._here(self.states.read(sites, self.network.initial_state))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from wardround.plots.estimate import number
 from wardround.plots.labels import MODELS, class_count, many_classes, multilabel
+from wardround.report import carried
 from wardround.types import Json
 
 _SELECTION = {
@@ -130,39 +131,35 @@ def _finetuned(result: Mapping[str, Json]) -> str:
 
 def protects(result: Mapping[str, Json]) -> list[str]:
     """What the way of this run keeps from whom."""
+    sent = [
+        "Training sends model updates, counts and sums from a site to the server, not records.",
+        *carried.hides(result),
+    ]
     if _simulated(result):
         return [
             "All sites ran in one process on one machine: that process could read every record. What follows "
             "describes the messages as they would cross a network.",
-            "Training sends model updates, counts and sums from a site to the server, not records.",
+            *sent,
         ]
-    return ["Training sends model updates, counts and sums from a site to the server, not records."]
+    return sent
 
 
 def does_not_protect(result: Mapping[str, Json]) -> list[str]:
-    """What remains open, sentence by sentence; the plain channel hides nothing from the server."""
+    """What remains open, sentence by sentence."""
     job = result.get("job") or {}
     privacy = job.get("privacy") or {}
-    channel = (privacy.get("channel") or {}).get("kind", "plain")
-    if channel == "plain":
-        sentences = [
-            "The channel is plain: the server sees the update of each site, or the sum of the sites that were trained "
-            "together, in the clear. Updates can reveal things about the records behind them (membership inference, "
-            "reconstruction from gradients).",
-            "The sums and counts that fit the preprocessing reach the server in the clear as well.",
-        ]
-    else:
-        sentences = [f"The channel is the plug-in '{channel}'; this report makes no statement about what it protects."]
+    sentences = carried.open_ends(result)
     if not privacy.get("dp"):
         sentences.append(
             "There is no differential privacy: no bound limits what the model, the updates or these figures tell about "
             "one patient."
         )
     sentences.append(_scores(job, simulated=_simulated(result)))
-    sentences.append(
-        "The report of this run shows counts and figures of single sites, some from few patients. Check them against "
-        "your own rules on small numbers before you pass it on."
-    )
+    if result.get("partition"):
+        sentences.append(
+            "The report of this run shows counts and figures of single sites, some from few patients. Check them against "
+            "your own rules on small numbers before you pass it on."
+        )
     if result.get("centralized"):
         sentences.append(
             "The centralised baseline merges the records of all sites. It is possible in a simulation only, and says "

@@ -69,6 +69,9 @@ def sentences(result: Mapping[str, Json]) -> list[str]:
     if inside is not None:
         text += f"; on test rows of the sites that trained it, {numbers.plain(inside.value)}"
     said.append(text + ".")
+    own = [MODELS[name].lower() for name in ("local", "finetuned") if result.get(name)]
+    if own:
+        said.append(f"There is no row of {' and '.join(own)}: a site that never trained has no model of its own.")
     if result.get("personalized"):
         said.append(
             "The model is personalised, and a stranger gets its shared part with the mean of what stays at the sites."

@@ -24,8 +24,13 @@ _BINARY = getattr(os, "O_BINARY", 0)
 _NO_SUCH_CALL = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     """Replace the content of `path` atomically and durably; its folder must exist.
+
+    Args:
+        path: the file.
+        data: its new content.
+        private: whether only this user may read it, from its first byte on.
 
     Raises:
         StorageError: the disk is full, read-only or not ours. The earlier content is intact.
@@ -34,7 +39,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     state = "its earlier content, if any, is intact"
     try:
         try:
-            _write(temporary, data, os.O_CREAT | os.O_EXCL)
+            _write(temporary, data, os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
             os.replace(temporary, path)
         except BaseException:
             _forget(temporary)
@@ -195,8 +200,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(path: Path, data: bytes, flags: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | _BINARY | flags, 0o666)
+def _write(path: Path, data: bytes, flags: int, mode: int = 0o666) -> None:
+    descriptor = os.open(path, os.O_WRONLY | _BINARY | flags, mode)
     try:
         rest = memoryview(data)
         while rest:

@@ -64,18 +64,35 @@ def grad_cam(
             hook.remove()
     if not held:
         raise ValueError("no convolution ran in the forward pass")
-    if logits.shape[1] == 1 and not labelled:
-        decision = (logits[:, 0] > 0).long()
-        chosen = torch.where(decision == 1, logits[:, 0], -logits[:, 0])
-    else:
-        decision = logits.argmax(1)
-        chosen = logits.gather(1, decision.unsqueeze(1))[:, 0]
+    decision = decided(logits, labelled=labelled)
+    chosen = logit_of(decision, logits, labelled=labelled)
     (grads,) = torch.autograd.grad(chosen.sum(), held)
     space = tuple(range(2, grads.dim()))
     with torch.no_grad():
         weights = grads.mean(dim=space, keepdim=True)
         coarse = (weights * held[0]).sum(1, keepdim=True).relu()
         maps = F.interpolate(coarse.float(), size=x.shape[2:], mode=_MODES[len(space)], align_corners=False)[:, 0]
-        largest = maps.amax(dim=tuple(range(1, maps.dim())), keepdim=True)
-        maps = torch.where(largest > 0, maps / largest.clamp_min(torch.finfo(maps.dtype).tiny), torch.zeros_like(maps))
-    return maps.cpu(), decision.cpu()
+    return to_one(maps).cpu(), decision.cpu()
+
+
+def decided(logits: Tensor, *, labelled: bool) -> Tensor:
+    """The decision of each row, int64 [b]: the most probable class or label; of a single output, whether its logit is above 0.
+
+    Args:
+        logits: [b, outputs].
+        labelled: whether each output is a label of its own.
+    """
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 and not labelled else logits.argmax(1)
+
+
+def logit_of(decision: Tensor, logits: Tensor, *, labelled: bool) -> Tensor:
+    """The logit of a decision in each row, [b]; class 0 of a single output has the negative one."""
+    if logits.shape[1] == 1 and not labelled:
+        return torch.where(decision == 1, logits[:, 0], -logits[:, 0])
+    return logits.gather(1, decision.unsqueeze(1))[:, 0]
+
+
+def to_one(maps: Tensor) -> Tensor:
+    """Maps [b, *spatial] of 0 or more, each divided by its largest value; zeros stay zeros."""
+    largest = maps.amax(dim=tuple(range(1, maps.dim())), keepdim=True)
+    return torch.where(largest > 0, maps / largest.clamp_min(torch.finfo(maps.dtype).tiny), torch.zeros_like(maps))

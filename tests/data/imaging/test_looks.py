@@ -70,3 +70,58 @@ def test_real_files_pass_as_what_they_are() -> None:
     ):
         real = read(Path(root) / f"dicom/{name}.dcm")
         assert looks_like(real, real.modality) is None, name
+
+
+def exported(path: Path, pixels: np.ndarray, *, camera: bool) -> Path:
+    """A grey JPEG, with the EXIF of a camera or of a workstation that names itself."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    if camera:
+        exif.get_ifd(0x8769)[0x829A] = 0.01
+    Image.fromarray(pixels).save(path, "JPEG", exif=exif)
+    return path
+
+
+def test_a_grey_photograph_with_a_dark_edge_is_told_by_its_exif_alone(tmp_path: Path) -> None:
+    taken = read(exported(tmp_path / "taken.jpg", HEAD, camera=True))
+    for modality in ("MR", "CT"):
+        assert "exposure by a camera" in (looks_like(taken, modality) or "")
+    for modality in ("XR", "US", "PHOTO"):
+        assert looks_like(taken, modality) is None
+    made = read(exported(tmp_path / "made.jpg", HEAD, camera=False))
+    assert looks_like(made, "MR") is None
+
+
+def test_a_ct_without_a_sign_has_no_hounsfield_units() -> None:
+    from wardround.data.imaging.fit import Fit, fitted
+    from wardround.data.imaging.looks import numbers_of
+    from wardround.errors import DataError
+
+    window, plain = Fit(size=(64, 64), channels=1, window=(0.0, 80.0)), Fit(size=(64, 64), channels=1)
+    shown = Picture(pixels=HEAD[None], modality="CT")
+    assert "no Hounsfield units" in numbers_of(shown, "CT")
+    assert numbers_of(shown, "MR") == ""
+    np.testing.assert_array_equal(fitted(shown, plain)[0], HEAD)
+    with pytest.raises(DataError, match="no Hounsfield units"):
+        fitted(shown, window)
+    with pytest.raises(DataError, match="no Hounsfield units"):
+        fitted(Picture(pixels=HEAD[None].astype(np.uint16), modality="CT"), plain)
+    signed = Picture(pixels=HEAD[None].astype(np.int16), modality="CT")
+    assert numbers_of(signed, "CT") == ""
+    assert fitted(signed, window).max() == 255
+
+
+def test_what_the_background_tells_of_grey_photographs() -> None:
+    """The figures of docs/imaging/reading.md: most skin turned grey is no MR, photographs with a dark edge pass."""
+    from sklearn.datasets import load_sample_images
+
+    grey = [np.rint(image.mean(axis=2)).astype(np.uint8) for image in load_sample_images().images]
+    assert [looks_like(picture(one[None]), "MR") for one in grey] == [None, None]
+    root = Path(os.environ.get("WARDROUND_DATA", "")) / "ham10000_sites" / "images64"
+    if not root.exists():
+        pytest.skip("WARDROUND_DATA names no folder with the images")
+    skin = [read(path).pixels.mean(axis=0, keepdims=True) for path in sorted(root.glob("*/*.jpg"))[::10]]
+    flagged = sum(looks_like(picture(np.rint(one).astype(np.uint8)), "MR") is not None for one in skin)
+    assert 0.9 * len(skin) < flagged < len(skin)

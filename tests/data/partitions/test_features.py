@@ -1,3 +1,5 @@
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +32,14 @@ def _skew(
     return skewed(data, FeatureSkewSpec(**spec), seed=seed, columns=table)
 
 
-def _images(rows: int = 30, count: int = 3) -> dict[str, SiteData]:
+def _images(
+    rows: int = 30, count: int = 3, shape: tuple[int, ...] = (2, 8, 8), dtype: Any = np.float32
+) -> dict[str, SiteData]:
     draw = np.random.default_rng(0)
+    most = 1.0 if np.issubdtype(dtype, np.floating) else 256.0
     return {
         f"h{k}": SiteData(
-            features=draw.random((rows, 2, 8, 8), dtype=np.float32),
+            features=(most * draw.random((rows, *shape), dtype=np.float32)).astype(dtype),
             labels=np.arange(rows) % 2,
             patients=np.arange(rows),
         )
@@ -167,6 +172,47 @@ def test_pictures_get_noise_in_every_pixel() -> None:
     unit = np.concatenate([site.features[:, 0] for site in data.values()]).std()
     assert added[2][:, 0].std() == pytest.approx(unit, rel=0.03)
     assert added[0][:, 0].std() == pytest.approx(unit * np.sqrt(1 / 3), rel=0.03)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 5, 8, 8)], ids=["2D", "3D"])
+def test_channels_of_pictures_and_volumes_of_any_type_move_by_themselves(shape: tuple[int, ...], dtype: Any) -> None:
+    data = _images(shape=shape, dtype=dtype)
+    for site, moved in _skew(data, table=(), shift=0.3).items():
+        assert moved.features.dtype == dtype
+        raw, seen = data[site].features.astype(float), moved.features.astype(float)
+        limits = (0.0, 255.0) if dtype == np.uint8 else (-np.inf, np.inf)
+        inside = (seen > limits[0]) & (seen < limits[1])
+        added = [(seen - raw)[:, c][inside[:, c]] for c in range(2)]
+        # one number a site and channel, but for the rounding of a half-precision number near 1
+        assert max(np.ptp(one) for one in added) <= (1e-3 if dtype == np.float16 else 1e-6)
+        assert abs(added[0][0] - added[1][0]) > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 5, 8, 8)], ids=["2D", "3D"])
+def test_bytes_are_rounded_and_saturate_instead_of_wrapping(shape: tuple[int, ...]) -> None:
+    """Against the same numbers as floats: what would leave 0..255 stays at the end that it leaves by."""
+    asked = {"shift": 1.0, "scale": 0.5, "noise": 1.0}
+    data = _images(shape=shape, dtype=np.uint8)
+    floats = {name: replace(site, features=site.features.astype(np.float64)) for name, site in data.items()}
+    expected = _skew(floats, table=(), **asked)
+    outside = 0
+    for name, moved in _skew(data, table=(), **asked).items():
+        wanted = expected[name].features
+        outside += int(((wanted < -0.5) | (wanted > 255.5)).sum())
+        np.testing.assert_array_equal(moved.features, np.clip(np.rint(wanted), 0, 255).astype(np.uint8))
+    assert outside > 100
+
+
+def test_pictures_mapped_from_a_file_are_copied_and_the_file_stays(tmp_path: Path) -> None:
+    data = _images(dtype=np.uint8)
+    np.save(tmp_path / "images.npy", data["h0"].features)
+    mapped = {**data, "h0": replace(data["h0"], features=np.load(tmp_path / "images.npy", mmap_mode="r"))}
+    found = _skew(mapped, table=(), noise=0.5, effect="scanner")
+    wanted = _skew(data, table=(), noise=0.5, effect="scanner")
+    for name in data:
+        np.testing.assert_array_equal(found[name].features, wanted[name].features)
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), data["h0"].features)
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,9 +83,41 @@ def test_blur_and_resolution_take_detail_and_keep_the_mean(part: str) -> None:
     assert abs(seen.mean() - raw.mean()) < 0.02
 
 
-def test_volumes_have_scanners_too() -> None:
-    raw = pictures(2, (1, 6, 8, 8), np.float32)
-    assert Scanner().apply(raw, site="a", place=0, sites=1, rng=np.random.default_rng(1)).shape == raw.shape
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float32])
+@pytest.mark.parametrize("shape", [(1, 6, 8, 8), (2, 1, 8, 8)])
+def test_volumes_have_scanners_too(shape: tuple[int, ...], dtype: Any) -> None:
+    raw = pictures(2, shape, dtype)
+    seen = Scanner().apply(raw, site="a", place=0, sites=1, rng=np.random.default_rng(1))
+    assert (seen.shape, seen.dtype) == (raw.shape, raw.dtype)
+    assert raw.min() <= seen.min() < seen.max() <= raw.max()
+    assert not np.array_equal(seen, raw)
+
+
+def test_a_volume_is_blurred_along_depth_as_well() -> None:
+    raw = np.zeros((1, 1, 9, 9, 9), np.float32)
+    raw[0, 0, 4, 4, 4] = 1.0
+    seen = Scanner(**only("blur", 3.0)).apply(raw, site="a", place=0, sites=1, rng=np.random.default_rng(1))[0, 0]
+    assert seen[3, 4, 4] == pytest.approx(seen[4, 3, 4], rel=1e-5)
+    assert seen[3, 4, 4] > 1e-3
+
+
+def test_wide_integers_have_the_range_of_their_site() -> None:
+    """Hounsfield units in 16 bits: noise is a fraction of what is there, not of the 65536 numbers that there could be."""
+    raw = np.random.default_rng(0).integers(-1000, 1000, (4, 1, 32, 32)).astype(np.int16)
+    seen = Scanner(**only("noise", 0.05)).apply(raw, site="a", place=0, sites=1, rng=np.random.default_rng(1))
+    assert 0 < np.abs(seen.astype(float) - raw).std() <= 0.05 * 2000
+
+
+def test_a_range_beyond_the_type_does_not_wrap() -> None:
+    """More contrast between -100 and 400 takes bytes beyond both ends of 0..255: there they stay, and the order too."""
+    raw = pictures(dtype=np.uint8)
+    order, ends = np.argsort(raw, axis=None, kind="stable"), []
+    for seed in range(6):
+        scanner = Scanner(**only("contrast", 2.0), range=(-100.0, 400.0))
+        seen = scanner.apply(raw, site="a", place=0, sites=1, rng=np.random.default_rng(seed)).reshape(-1)
+        assert (np.diff(seen[order].astype(int)) >= 0).all()
+        ends.append((int(seen.min()), int(seen.max())))
+    assert (0, 255) in ends
 
 
 def test_blocks_change_no_parameter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,9 @@ from wardround.config.job import AugmentSpec
 from wardround.errors import ConfigError
 from wardround.models.cnn import CNN
 from wardround.training import augment
+from wardround.training.augment import places
+from wardround.training.augment.draws import Draws
+from wardround.training.augment.elastic import KNOTS
 from wardround.training.augment.presets import PRESETS
 from wardround.training.evaluate import Evaluator
 from wardround.training.recipe import Recipe
@@ -136,7 +139,49 @@ def test_only_training_rows_are_changed() -> None:
     assert torch.equal(torch.cat(seen), data.features)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_family_has_columns_of_its_own_and_those_of_a_channel_do_not_move_others(channels: int) -> None:
+    draws = Draws.of(
+        streams.site_keys(names_of(2)), np.zeros((2, 3), np.int64), seed=0, round=1, step=2, channels=channels
+    )
+    families = ("chosen", "turns", "affine", "shift", "blur", "gamma", "noise", "jitter")
+    columns = np.concatenate([draws.uniform(family) for family in families], axis=1)
+    assert np.array_equal(columns, draws.numbers)
+    assert draws.uniform("jitter").shape == (6, 2 + channels)
+    assert len(np.unique(columns)) == columns.size
+    more = Draws.of(streams.site_keys(names_of(2)), np.zeros((2, 3), np.int64), seed=0, round=1, step=2, channels=9)
+    assert np.array_equal(more.numbers[:, : columns.shape[1]], columns)
+
+
 # ------------------------------------------------------------------------------------------------ what families do
+
+
+@pytest.mark.parametrize("sizes", [(6, 9), (4, 6, 9)], ids=["2D", "3D"])
+def test_a_grid_is_a_linear_map_a_shift_and_a_smooth_bend(sizes: tuple[int, ...]) -> None:
+    """Against pixel by pixel arithmetic, and a bend that is one number at every point of its coarse grid."""
+    d, draw = len(sizes), np.random.default_rng(0)
+    matrix, shift = draw.normal(size=(3, d, d)), draw.normal(size=(3, d))
+    bend = draw.normal(size=(1, d))
+    knots = np.broadcast_to(bend.reshape(1, *[1] * d, d), (1, *[KNOTS] * d, d))
+    x = torch.zeros(3, 1, *sizes, dtype=torch.float64)
+    found = places.grid(x, matrix, shift, np.array([1]), knots).numpy()
+    side = np.array(sizes)
+    for row in range(3):
+        for p in np.ndindex(*sizes):
+            source = matrix[row] @ (np.array(p) - (side - 1) / 2) + shift[row] * side
+            source += bend[0] * side if row == 1 else 0.0
+            assert np.allclose(found[row][p], (2.0 * source / side)[::-1], atol=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [(9, 5), (5, 9, 5)], ids=["2D", "3D"])
+def test_a_bend_passes_through_the_points_of_its_coarse_grid(sizes: tuple[int, ...]) -> None:
+    """Sides of 5 and 9 pixels have a pixel at each of the 5 points: each one, and each second."""
+    d = len(sizes)
+    knots = np.random.default_rng(0).normal(size=(1, *[KNOTS] * d, d))
+    x = torch.zeros(1, 1, *sizes, dtype=torch.float64)
+    found = places.grid(x, np.zeros((1, d, d)), np.zeros((1, d)), np.array([0]), knots).numpy()
+    at = found[(0, *[slice(None, None, (size - 1) // 4) for size in sizes])]
+    assert np.allclose(at, 2.0 * knots[0][..., ::-1], atol=1e-9)
 
 
 def test_flips_are_exact_and_as_often_as_not() -> None:

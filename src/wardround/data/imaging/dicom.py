@@ -216,6 +216,11 @@ def voi_of(path: Path, dataset: Dataset, index: int) -> Window | Table | None:
     return Window(centre=centre, width=width)
 
 
+def is_localiser(dataset: Dataset) -> bool:
+    """Whether ImageType calls it a localiser or scout."""
+    return bool({"LOCALIZER", "LOCALISER", "SCOUT"} & {word.upper() for word in _words(dataset.get("ImageType"))})
+
+
 def facts_of(dataset: Dataset) -> dict[str, Fact]:
     """What of the header is no identifier: sizes, bits, kind."""
     facts: dict[str, Fact] = {
@@ -258,6 +263,16 @@ def ultrasound_boxes(dataset: Dataset) -> tuple[tuple[int, int, int, int], ...]:
         if bottom - top > 1 and right - left > 1:
             boxes.append((top, left, bottom, right))
     return tuple(boxes)
+
+
+def regions_fit(dataset: Dataset) -> bool:
+    """Whether all ultrasound regions of the header lie within the picture; those of a picture that was scaled may not."""
+    ends = {
+        "RegionLocationMaxY1": int(dataset.get("Rows") or 0),
+        "RegionLocationMaxX1": int(dataset.get("Columns") or 0),
+    }
+    regions = dataset.get("SequenceOfUltrasoundRegions") or ()
+    return all(int(region.get(name) or 0) <= end for region in regions for name, end in ends.items())
 
 
 def finished(picture: Picture, dataset: Dataset) -> Picture:
@@ -341,7 +356,7 @@ def _cropped(picture: Picture, dataset: Dataset, options: Options) -> Picture:
     boxes = ultrasound_boxes(dataset)
     if not boxes:
         return picture
-    facts = dict(picture.facts) | {"regions": len(boxes)}
+    facts = dict(picture.facts) | {"regions": len(boxes), "regions_fit": regions_fit(dataset)}
     if not options.crop_ultrasound:
         return replace(picture, facts=facts)
     top, left = min(box[0] for box in boxes), min(box[1] for box in boxes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,14 @@ _DICOMDIR = "1.2.840.10008.1.3.10"
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
-def open_dicom(path: Path, limits: Limits, *, pixels: bool = True) -> Dataset:
+def open_dicom(path: Path, limits: Limits, *, pixels: bool = True, tags: Sequence[str] = ()) -> Dataset:
     """Read a DICOM file, also one that lacks the preamble or its meta group.
 
     Args:
         path: the file.
         limits: a deflated file is inflated piece by piece first, and refused when it grows beyond them.
         pixels: whether to read the pixel data, undecoded, as well.
+        tags: keywords of the elements to read; () reads all.
 
     Raises:
         DataError: not DICOM, damaged, above the limits, or without a SOP class. The message repeats no value of the file.
@@ -38,7 +40,8 @@ def open_dicom(path: Path, limits: Limits, *, pixels: bool = True) -> Dataset:
             begun = read_preamble(stream, force=True) is not None
         if begun and str(read_file_meta_info(str(path)).get("TransferSyntaxUID", "")) == _DEFLATED:
             _check_deflated(path, limits)
-        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=not pixels)
+        chosen: list[str] | None = [*tags, "SOPClassUID"] if tags else None
+        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=not pixels, specific_tags=chosen)
         known = "SOPClassUID" in dataset or "MediaStorageSOPClassUID" in dataset.file_meta
         if known and "TransferSyntaxUID" not in dataset.file_meta and dataset.original_encoding[0]:
             dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(_IMPLICIT)

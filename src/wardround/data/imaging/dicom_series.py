@@ -20,6 +20,7 @@ from wardround.data.imaging.dicom import (
     finished,
     frame_planes,
     frames,
+    is_localiser,
     modality_of,
     read_dicom,
     turned,
@@ -108,7 +109,6 @@ def member_of(path: Path, limits: Limits) -> Member:
     """
     dataset = open_dicom(path, limits, pixels=False)
     with parsing(path, "DICOM", quote=False):
-        kinds = {str(word).strip().upper() for word in dataset.get("ImageType") or ()}
         count = int(dataset.get("NumberOfFrames") or 1)
         return Member(
             path=path,
@@ -117,7 +117,7 @@ def member_of(path: Path, limits: Limits) -> Member:
             series=str(dataset.get("SeriesInstanceUID") or ""),
             instance=str(dataset.get("SOPInstanceUID") or ""),
             modality=modality_of(dataset),
-            localizer="LOCALIZER" in kinds,
+            localizer=is_localiser(dataset),
             frames=count,
             placed=count == 1 and frame_planes(dataset, 1) is not None,
         )

@@ -97,7 +97,8 @@ def fitted(picture: Picture, fit: Fit) -> NDArray[Any]:
     """The picture as an array [C, *size] of `fit.dtype`.
 
     Raises:
-        DataError: a volume where flat pictures are wanted or the reverse, or no spacing where one is asked for.
+        DataError: a volume where flat pictures are wanted or the reverse, no spacing where one is asked for, or a window in
+            Hounsfield units of a CT whose numbers are none.
     """
     if picture.facts.get("tilt") and len(fit.size) == 3:
         picture = resample(picture)
@@ -108,6 +109,15 @@ def fitted(picture: Picture, fit: Fit) -> NDArray[Any]:
         raise DataError(f"it is flat, and volumes of {_times(fit.size)} are wanted")
     if pixels.ndim - 1 > len(fit.size):
         raise DataError(f"it is a volume of {_times(pixels.shape[1:])}, and pictures of {_times(fit.size)} are wanted")
+    if (
+        picture.modality == "CT"
+        and pixels.dtype.kind == "u"
+        and (pixels.dtype != np.uint8 or isinstance(fit.window, tuple))
+    ):
+        raise DataError(
+            "its numbers have no sign, so they are no Hounsfield units, and a window of those means nothing: give the "
+            "original, or a picture of 8 bits without a window"
+        )
     target = _target(picture, pixels.shape[1:], fit)
     pixels = _channels(_shown(picture, pixels, fit), fit.channels)
     resized = _resized(pixels, target)

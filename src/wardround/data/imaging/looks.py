@@ -1,7 +1,7 @@
 """Cheap checks that a picture is not what it is declared to be: no proof of anything when they pass.
 
-They look at colour, grey levels, background and units, and err on the side of silence: a real image with a rare look should
-pass, so a grey photograph with a dark table may pass for an MR slice as well.
+They look at colour, grey levels, background, units and EXIF, and err on the side of silence: a real image with a rare look
+should pass, so a grey photograph with a dark edge passes for an MR slice as well once its EXIF is gone.
 """
 
 from __future__ import annotations
@@ -41,9 +41,19 @@ def looks_like(picture: Picture, modality: str) -> str | None:
     for reason in (_colours(values, modality), _levels(picture, values), _units(picture, values, modality)):
         if reason:
             return f"does not look like {modality}: {reason}"
-    if modality in ("CT", "MR") and not told and (reason := _background(picture)):
+    if modality in ("CT", "MR") and not told and (reason := _camera(picture) or _background(picture)):
         return f"does not look like {modality}: {reason}"
     return None
+
+
+def numbers_of(picture: Picture, modality: str) -> str:
+    """A warning where the numbers of a CT cannot be Hounsfield units, "" for all else.
+
+    Air is at -1000, so numbers without a sign are grey values that somebody made of them, by a window nobody wrote down.
+    """
+    if modality != "CT" or picture.pixels.dtype.kind != "u":
+        return ""
+    return "its numbers have no sign, so they are grey values of some window and no Hounsfield units"
 
 
 def _flat(pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -82,6 +92,10 @@ def _units(picture: Picture, values: NDArray[np.float32], modality: str) -> str 
         return None
     low, high = float(values.min()), float(values.max())
     return f"no value is that of air ({low:.0f} to {high:.0f}): are they Hounsfield units?" if low > -100 else None
+
+
+def _camera(picture: Picture) -> str | None:
+    return "its EXIF tells of an exposure by a camera" if picture.facts.get("camera") else None
 
 
 def _background(picture: Picture) -> str | None:

@@ -73,8 +73,14 @@ def read_photo(path: Path, options: Options) -> Picture:
                 "bits": bits,
                 "photometric": mode,
                 "frames": pages,
+                "camera": _by_camera(image),
             }
     return Picture(pixels=np.ascontiguousarray(pixels), modality=options.modality or "PHOTO", facts=facts)
+
+
+def _by_camera(image: Any) -> bool:
+    """Whether EXIF tells of an exposure through a lens: exposure time, aperture, sensitivity or focal length."""
+    return bool({0x829A, 0x829D, 0x8827, 0x920A} & set(image.getexif().get_ifd(0x8769)))
 
 
 def _mode(path: Path, mode: str) -> tuple[int, int, str | None]:

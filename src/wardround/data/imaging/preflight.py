@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from wardround.data.imaging.fit import Fit, fitted
 from wardround.data.imaging.labels import Labels, Row
-from wardround.data.imaging.looks import looks_like
+from wardround.data.imaging.limits import Limits
+from wardround.data.imaging.looks import looks_like, numbers_of
 from wardround.data.imaging.picture import Options, Picture
 from wardround.data.imaging.studies import Study
 from wardround.errors import DataError, Refused, WardroundError
@@ -26,7 +27,7 @@ REASONS: Mapping[str, str] = {
     "modality": "another modality",
     "secondary": "secondary capture",
     "localiser": "localiser",
-    "shape": "does not fit the asked size",
+    "shape": "does not fit the asked size or window",
     "small": "too small",
     "blank": "blank",
     "looks": "does not look like the modality",
@@ -39,6 +40,7 @@ REASONS: Mapping[str, str] = {
 """Reason -> in words, in the order in which they are told."""
 BINS = 32
 _HELD_OUT = {"": 0, "train": 0, "validation": 1, "test": 2}
+_LONGEST = 256
 _BLANK = 2
 """Grey levels of 255 between the 0.1 and the 99.9 percentile of a picture that shows nothing."""
 
@@ -67,6 +69,7 @@ class Finding:
     Attributes:
         reason: a key of `REASONS`, "" for one that may be used.
         detail: in words.
+        modality: one of `MODALITIES`, "" where it could not be told.
         row: where its array stands in the shard, -1 without one.
         digest: of its decoded pixels.
         size: of the picture before it was fitted.
@@ -79,6 +82,7 @@ class Finding:
 
     reason: str = ""
     detail: str = ""
+    modality: str = ""
     row: int = -1
     digest: str = ""
     size: tuple[int, ...] = ()
@@ -109,11 +113,8 @@ def examine(
     """
     facts: dict[str, Any] = {}
     try:
-        picture, own = read_study(study, options)
-        facts |= own
-        facts["size"] = tuple(int(side) for side in picture.pixels.shape)
-        reason, detail = _unfit(picture, checks)
-        if reason:
+        picture, reason, detail = _read(study, options, checks, facts)
+        if picture is None:
             return None, Finding(reason=reason, detail=detail, **facts)
         facts["digest"] = hashlib.blake2b(
             np.ascontiguousarray(picture.pixels).data, digest_size=16, key=str(picture.pixels.shape).encode()
@@ -122,6 +123,8 @@ def examine(
             picture, done = _cleaned(picture, policy)
             facts |= done
         looks = looks_like(picture, checks.modality) or ""
+        if told := numbers_of(picture, checks.modality):
+            facts["warnings"] = (*facts.get("warnings", ()), told)
         array = fitted(picture, fit)
     except Refused as error:
         return None, Finding(reason="refused", detail=_without(str(error), study), **facts)
@@ -142,22 +145,34 @@ def examine(
     return array, Finding(reason="looks" if looks and checks.looks else "", detail=looks, **facts)
 
 
-def read_study(study: Study, options: Options) -> tuple[Picture, dict[str, Any]]:
-    """A study's picture, and what its header says of the patient.
+def _read(study: Study, options: Options, checks: Checks, facts: dict[str, Any]) -> tuple[Picture | None, str, str]:
+    """A study's picture, or why it is not used; what is known of it goes into `facts`. Pixels of others are not read."""
+    header = header_of(study, options.limits)
+    if header is not None:
+        facts |= {**header.person, "modality": header.modality}
+        reason, detail = _not_asked(header, checks)
+        if reason:
+            return None, reason, detail
+    picture = read_study(study, options)
+    facts |= {"modality": picture.modality, "size": tuple(int(side) for side in picture.pixels.shape)}
+    reason, detail = _unfit(picture, checks)
+    return (None if reason else picture), reason, detail
+
+
+def read_study(study: Study, options: Options) -> Picture:
+    """A study's picture.
 
     Raises:
         DataError: it cannot be read.
     """
     from wardround.data.imaging.boundary import parsing
-    from wardround.data.imaging.decode import format_of, read
+    from wardround.data.imaging.decode import read
 
     files = [Path(file) for file in study.files]
     if study.index is not None:
-        return _of_archive(files[0], study.index, options), {}
+        return _of_archive(files[0], study.index, options)
     with parsing(files[0], "a picture", quote=False):
-        kind = format_of(files[0], options.limits)
-        picture = read(files[0] if len(files) == 1 else files, options=options)
-    return picture, _header(files[0]) if kind == "dicom" else {}
+        return read(files[0] if len(files) == 1 else files, options=options)
 
 
 def _of_archive(file: Path, index: int, options: Options) -> Picture:
@@ -166,27 +181,69 @@ def _of_archive(file: Path, index: int, options: Options) -> Picture:
     return Picture(pixels=np.ascontiguousarray(pixels), modality=options.modality or "OT")
 
 
-def _header(file: Path) -> dict[str, Any]:
-    import pydicom
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What the header of a DICOM study says without its pixels.
 
+    Attributes:
+        modality: one of `MODALITIES`.
+        code: the tag Modality, such as `MR` or `SR`; "" where there is none, or it is no code.
+        localiser: whether it is one.
+        pixels: whether it says how large its picture is.
+        person: patient, group, age and sex as in `Finding`.
+    """
+
+    modality: str
+    code: str
+    localiser: bool
+    pixels: bool
+    person: Mapping[str, str]
+
+
+def header_of(study: Study, limits: Limits) -> Header | None:
+    """The header of a study's first file; None for what is not DICOM, which has none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     from wardround.data.imaging.boundary import parsing
+    from wardround.data.imaging.decode import format_of
+    from wardround.data.imaging.dicom import is_localiser, modality_of
+    from wardround.data.imaging.dicom_file import open_dicom
     from wardround.data.imaging.labels import age_bin, sex_of
 
-    tags = ["PatientID", "StudyInstanceUID", "PatientAge", "PatientSex"]
+    file = Path(study.files[0])
+    if study.index is not None or format_of(file, limits) != "dicom":
+        return None
+    persons = ("PatientID", "StudyInstanceUID", "PatientAge", "PatientSex")
+    head = open_dicom(file, limits, pixels=False, tags=(*persons, "Modality", "ImageType", "Rows"))
     with parsing(file, "DICOM", quote=False):
-        head = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(tags))
-        patient, group, age, sex = (str(head.get(tag) or "").strip() for tag in tags)
-    return {"patient": patient, "group": group, "age": age_bin(age), "sex": sex_of(sex)}
+        patient, group, age, sex = (_short(str(head.get(tag) or "").strip()) for tag in persons)
+        code = str(head.get("Modality") or "").strip()
+        return Header(
+            modality=modality_of(head), code=code if code.isalpha() and len(code) <= 16 else "",
+            localiser=is_localiser(head), pixels="Rows" in head,
+            person={"patient": patient, "group": group, "age": age_bin(age), "sex": sex_of(sex)},
+        )  # fmt: skip
+
+
+def _short(identifier: str) -> str:
+    """An identifier as it is, or the hash of one beyond any length that the standard allows (64 letters)."""
+    if len(identifier) <= _LONGEST:
+        return identifier
+    return hashlib.blake2b(identifier.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def _not_asked(header: Header, checks: Checks) -> tuple[str, str]:
+    if header.code and header.modality != checks.modality:
+        return "modality", f"its header says {header.code}, and {checks.modality} is wanted"
+    return ("localiser", "its image type says so") if header.localiser else ("", "")
 
 
 def _unfit(picture: Picture, checks: Checks) -> tuple[str, str]:
     if picture.modality != checks.modality:
-        return "modality", f"it is {picture.modality}, and {checks.modality} is declared"
+        return "modality", f"it is {picture.modality}, and {checks.modality} is wanted"
     kind = str(picture.facts.get("kind", ""))
-    words = picture.facts.get("image_type", ())
-    types = {str(word).upper() for word in words} if isinstance(words, tuple) else set()
-    if types & {"LOCALIZER", "LOCALISER", "SCOUT"}:
-        return "localiser", "its image type says so"
     if "Secondary Capture" in kind and not checks.secondary:
         return "secondary", f"it is {kind}"
     sides = picture.pixels.shape[-2:]
@@ -218,7 +275,7 @@ def _without(message: str, study: Study) -> str:
     """A reason without the path that stands beside it anyway."""
     for file in study.files:
         message = message.replace(file, "it")
-    return message
+    return message.replace(str(Path(study.files[0]).parent), "its folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,8 +395,9 @@ def _skipped(finding: Finding, reason: str, detail: str) -> Finding:
 
 
 def tree_of(
-    verdict: Verdict, labels: Labels | None, fit: Fit, facts: Mapping[str, Json], *, names: int = 200
-) -> dict[str, Json]:
+    verdict: Verdict, labels: Labels | None, fit: Fit, facts: Mapping[str, Json], *, beside: Sequence[str] = (),
+    names: int = 200,
+) -> dict[str, Json]:  # fmt: skip
     """What the pre-flight says, as JSON. It names files, and therefore stays at the site.
 
     Args:
@@ -347,6 +405,7 @@ def tree_of(
         labels: of the source.
         fit: what pictures become.
         facts: the site, the source, the modality and whatever else goes with it.
+        beside: reasons of what nobody asked for: it does not count towards the share that is left out.
         names: most files named a reason.
     """
     used = verdict.used
@@ -365,12 +424,14 @@ def tree_of(
         if finding.reason and len(named[finding.reason]) < names:
             named[finding.reason].append({"name": study.name, "why": finding.detail})
     classes = list(labels.classes) if labels else []
+    asked = len(verdict.studies) - sum(verdict.skipped.get(reason, 0) for reason in beside)
     return {
         **facts,
         "studies": len(verdict.studies),
         "used": len(used),
         "skipped": verdict.skipped,
-        "skipped_share": 1 - len(used) / max(len(verdict.studies), 1),
+        "skipped_share": (asked - len(used)) / max(asked, 1),
+        "modalities": dict(Counter(found.modality for found in verdict.findings if found.modality).most_common()),
         "named": {reason: named[reason] for reason in REASONS if reason in named},
         "classes": classes,
         "multilabel": bool(labels and labels.multilabel),

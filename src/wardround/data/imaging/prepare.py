@@ -11,15 +11,17 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import shutil
 import signal
 import tempfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +30,14 @@ from wardround import __version__
 from wardround.data.imaging import studies as sources
 from wardround.data.imaging.fit import Fit
 from wardround.data.imaging.labels import NO_FINDING, Labels, Row, read_labels
+from wardround.data.imaging.limits import Limits
 from wardround.data.imaging.picture import MODALITIES, Options
 from wardround.data.imaging.preflight import (
     Checks,
     Finding,
     Verdict,
     examine,
+    header_of,
     judge,
     read_study,
     tree_of,
@@ -45,10 +49,12 @@ from wardround.data.imaging.studies import Source, Study
 from wardround.errors import ConfigError, DataError, Refused, StorageError
 from wardround.types import Json
 
+T = TypeVar("T")
+Made = TypeVar("Made")
 Progress = Callable[[str, int, int], None]
 """Told of (what is done, how much of it, of how much)."""
 _SHARD_BYTES, _SHARD_ROWS = 2**25, 128
-_PROBED = 16
+_PROBED, _PROBED_HEADERS = 16, 512
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -63,7 +69,8 @@ class Wanted:
         labels: the table of labels; None for an archive that brings them.
         label_by_folder: the folder of a file names its class, and there is no table.
         file, label, roles, classes, negative: as in `read_labels`.
-        modality: what the pictures are; None takes what most of a sample say of themselves.
+        modality: what the pictures are: files whose header says another are passed over, and do not count as left out.
+            None takes what a sample says of itself, and refuses a mixture.
         size: (height, width) or (depth, height, width); None takes the size that all of a sample have.
         channels: 1 or 3; None takes the sample's.
         dtype, how, window, spacing: as in `Fit`.
@@ -130,7 +137,7 @@ class Prepared:
 
 
 def prepare(
-    wanted: Wanted, *, check: bool = False, overwrite: bool = False, workers: int = 1,
+    wanted: Wanted, *, check: bool = False, overwrite: bool = False, workers: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> Prepared:  # fmt: skip
     """Check a source, and write a site's folder of it.
@@ -139,7 +146,8 @@ def prepare(
         wanted: what to make of what.
         check: report only, and leave nothing behind.
         overwrite: replace a folder that is there.
-        workers: processes that read and fit; 1 is this one.
+        workers: processes that read and fit, of which one that crashes costs the study that it was at; 0 is this one,
+            where nothing stands between a crash and the caller.
         progress: told of what is done.
 
     Raises:
@@ -152,20 +160,21 @@ def prepare(
     with _working(wanted.out, keep=not check) as work:
         source = sources.open_source(
             wanted.source, work, volumes=wanted.size is not None and len(wanted.size) == 3, classes=wanted.classes,
-            progress=lambda count: progress("listing", count, 0),
+            limits=wanted.options.limits, progress=lambda count: progress("listing", count, 0),
         )  # fmt: skip
         labels = _labels(wanted, source)
-        wanted, fit = _settled(wanted, source, labels)
-        shards = Shards(work, wanted, fit, source, labels)
+        beside = ("localiser",) if wanted.modality is None else ("localiser", "modality")
+        wanted, fit = _settled(wanted, source, labels, workers)
+        shards = Shards(work, wanted, fit, source, labels, beside)
         findings = shards.run(workers, progress)
         verdict = judge(source.studies, labels, findings)
         facts = {
             "site": wanted.site, "source": str(wanted.source), "modality": wanted.modality, "version": __version__,
             "ignored": dict(source.ignored), "deidentified": wanted.deidentify, "max_skipped": wanted.max_skipped,
         }  # fmt: skip
-        tree = tree_of(verdict, labels, fit, facts)
+        tree = tree_of(verdict, labels, fit, facts, beside=beside)
         thumbnails = {number: shards.thumbnail(number) for number in _shown(verdict)}
-        refusal = _refusal(wanted, verdict, tree)
+        refusal = _refusal(wanted, verdict, tree, chosen="modality" in beside)
         folder = None
         if not check and not refusal:
             folder = _write(wanted, fit, labels, verdict, shards, tree, progress)
@@ -180,7 +189,7 @@ def _check(wanted: Wanted, *, check: bool, overwrite: bool) -> None:
         raise ConfigError(f"max_skipped = {wanted.max_skipped}: expected a share from 0 to 1")
     if wanted.size is not None and (len(wanted.size) not in (2, 3) or min(wanted.size) < 1):
         raise ConfigError(f"size = {wanted.size}: expected height x width, or depth x height x width")
-    if not wanted.site or any(letter in wanted.site for letter in "/\\\0\n"):
+    if wanted.site.strip() in ("", ".", "..") or any(letter in wanted.site for letter in "/\\\0\r\n"):
         raise ConfigError(f"site = {wanted.site!r}: expected a name without slashes")
     if wanted.labels is not None and wanted.label_by_folder:
         raise ConfigError("labels come from a table or from folders: give one of the two")
@@ -210,7 +219,11 @@ def _working(out: Path, *, keep: bool) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(folder / ".lock", timeout=0):
-            yield folder
+            try:
+                yield folder
+            finally:
+                if not (folder / _PLAN).exists():  # nothing to go on from
+                    shutil.rmtree(folder, ignore_errors=True)
     except Timeout as error:
         raise Refused(f"{out} is being prepared by another process: wait for it, or give another folder") from error
     except OSError as error:
@@ -221,7 +234,7 @@ def _working(out: Path, *, keep: bool) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-_DONE = "done"
+_DONE, _PLAN = "done", "plan"
 
 
 def _labels(wanted: Wanted, source: Source) -> Labels:
@@ -265,7 +278,7 @@ def _of_series(source: Source, labels: Labels) -> dict[str, Row]:
     return rows
 
 
-def _settled(wanted: Wanted, source: Source, labels: Labels) -> tuple[Wanted, Fit]:
+def _settled(wanted: Wanted, source: Source, labels: Labels, workers: int) -> tuple[Wanted, Fit]:
     """Modality, size and channels, of a sample where they are not given."""
     able = [study for study in source.studies if unlabelled(labels, study) is None]
     if not able:
@@ -277,25 +290,23 @@ def _settled(wanted: Wanted, source: Source, labels: Labels) -> tuple[Wanted, Fi
         )
     modality, size, channels = wanted.modality, wanted.size, wanted.channels
     if None in (modality, size, channels):
+        told = _told(able, wanted.options.limits)
+        if modality is None:
+            modality = _usual(wanted, Counter(told.values()))
         options = replace(wanted.options, modality=modality)
-        pictures = []
-        for study in able[:: max(len(able) // _PROBED, 1)][:_PROBED]:
-            with contextlib.suppress(DataError):
-                pictures.append(read_study(study, options)[0])
+        able = [able[number] for number, found in told.items() if found in (modality, None)] or able
+        pictures = _sample(_spread(able, _PROBED), options, workers)
         if not pictures:
             raise DataError(
                 f"none of {min(len(able), _PROBED)} files tried in {wanted.source} can be read as a picture"
             )
         modality = modality or Counter(picture.modality for picture in pictures).most_common(1)[0][0]
         own = [picture for picture in pictures if picture.modality == modality] or pictures
-        sizes = Counter(picture.pixels.shape[1:] for picture in own)
+        sizes = Counter(picture.shape[1:] for picture in own)
         if size is None and len(sizes) > 1:
-            told = ", ".join(" x ".join(map(str, found)) for found, _ in sizes.most_common(5))
-            raise ConfigError(
-                f"pictures of {wanted.source} have different sizes ({told}): give the one wanted, such as --size 224"
-            )
+            raise ConfigError(_sizes(wanted, sizes))
         size = size or next(iter(sizes))
-        channels = channels or (3 if any(len(picture.pixels) >= 3 for picture in own) else 1)
+        channels = channels or (3 if any(picture.shape[0] >= 3 for picture in own) else 1)
     if wanted.spacing is not None and len(wanted.spacing) != len(size or ()):
         raise ConfigError(f"spacing = {wanted.spacing}: expected {len(size or ())} numbers, one an axis of the size")
     made = Fit(
@@ -303,6 +314,87 @@ def _settled(wanted: Wanted, source: Source, labels: Labels) -> tuple[Wanted, Fi
         window=wanted.window, spacing=wanted.spacing,
     )  # fmt: skip
     return replace(wanted, modality=modality, options=replace(wanted.options, modality=modality)), made
+
+
+def _spread(studies: Sequence[Study], most: int) -> Sequence[Study]:
+    """At most so many, from all parts of a list."""
+    return studies[:: max(len(studies) // most, 1)][:most]
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """What a picture of a sample is: its modality, and [C, *spatial]."""
+
+    modality: str
+    shape: tuple[int, ...]
+
+
+def _sample(studies: Sequence[Study], options: Options, workers: int) -> list[_Probe]:
+    """What can be read of a sample; with workers in a process of its own, where one that ends it is passed over."""
+    asked = {number: (study, options) for number, study in enumerate(studies)}
+    if not workers:
+        return [probe for one in asked.values() if (probe := _probe(one))]
+    from loky.process_executor import TerminatedWorkerError
+
+    found: list[_Probe | None] = []
+    while asked:
+        try:
+            for number, probe in _in_processes(_probe, asked, 1):
+                del asked[number]
+                found.append(probe)
+        except TerminatedWorkerError:
+            del asked[min(asked)]  # one process takes them in order
+    return [probe for probe in found if probe]
+
+
+def _probe(asked: tuple[Study, Options]) -> _Probe | None:
+    try:
+        picture = read_study(*asked)
+    except DataError:
+        return None
+    return _Probe(picture.modality, picture.pixels.shape)
+
+
+def _told(studies: Sequence[Study], limits: Limits) -> dict[int, str | None]:
+    """Number -> modality by the header, of a sample; None for files of formats that do not say."""
+    told: dict[int, str | None] = {}
+    for number in range(len(studies))[:: max(len(studies) // _PROBED_HEADERS, 1)][:_PROBED_HEADERS]:
+        try:
+            header = header_of(studies[number], limits)
+        except DataError:
+            continue
+        if header is None or header.pixels:
+            told[number] = None if header is None else header.modality
+    return told
+
+
+def _usual(wanted: Wanted, told: Counter[str | None]) -> str | None:
+    """The modality of a sample; None where headers do not say.
+
+    Raises:
+        ConfigError: so many are of others that what is left would be too little.
+    """
+    if not told:
+        return None
+    usual, count = told.most_common(1)[0]
+    if told.total() - count > wanted.max_skipped * told.total():
+        each = ", ".join(f"{count:,} {name or 'files that do not say'}" for name, count in told.most_common())
+        raise ConfigError(
+            f"{wanted.source} mixes modalities ({each}), and a site holds one: choose it (--modality "
+            f"{usual or 'PHOTO'}); the others are passed over, and can be sites of their own"
+        )
+    return usual
+
+
+def _sizes(wanted: Wanted, sizes: Counter[tuple[int, ...]]) -> str:
+    told = ", ".join(" x ".join(map(str, found)) for found, _ in sizes.most_common(5))
+    if len({len(found) for found in sizes}) > 1:
+        return (
+            f"{wanted.source} holds volumes and flat pictures ({told}): give the size of those wanted, such as --size 224 "
+            "or --size 32x128x128"
+        )
+    example = "224" if len(next(iter(sizes))) == 2 else "32x128x128"
+    return f"pictures of {wanted.source} have different sizes ({told}): give the one wanted, such as --size {example}"
 
 
 # ------------------------------------------------------------------------------------------------------------- shards
@@ -320,13 +412,16 @@ class _Task:
     rules: str | None
     held: str
     deidentify: bool
+    beside: tuple[str, ...] = ()
     crashed: tuple[int, ...] = ()
 
 
 class Shards:
     """The fitted pictures of a source in files of the working folder, made once."""
 
-    def __init__(self, work: Path, wanted: Wanted, fit: Fit, source: Source, labels: Labels) -> None:
+    def __init__(
+        self, work: Path, wanted: Wanted, fit: Fit, source: Source, labels: Labels, beside: tuple[str, ...] = ()
+    ) -> None:  # fmt: skip
         self._folder, self._fit, self._source = work, fit, source
         self._given: dict[int, Finding] = {}
         for number, study in enumerate(source.studies):
@@ -342,7 +437,7 @@ class Shards:
         rules = None if wanted.rules is None else str(wanted.rules.absolute())
         self._base = _Task(
             file="", studies=(), options=wanted.options, checks=checks, fit=fit, rules=rules,
-            held=str(wanted.held_folder.absolute()), deidentify=wanted.deidentify,
+            held=str(wanted.held_folder.absolute()), deidentify=wanted.deidentify, beside=beside,
         )  # fmt: skip
         self._most = wanted.max_skipped
         self._begin()
@@ -363,9 +458,8 @@ class Shards:
         for number in self._numbers:
             study = self._source.studies[number]
             for file in study.files if study.index is None else (str(self._source.root),):
-                found = os.stat(file)
-                digest.update(f"{study.name}\0{file}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
-        plan = self._folder / "plan"
+                digest.update(os.fsencode(f"{study.name}\0{file}\0{_stamp(file)}\n"))
+        plan = self._folder / _PLAN
         key = digest.hexdigest()
         if plan.exists() and plan.read_text(encoding="ascii") == key:
             return
@@ -391,7 +485,9 @@ class Shards:
         tasks = self._tasks()
         made = {i for i, task in enumerate(tasks) if Path(f"{task.file}.json").exists()}
         done, total = sum(len(tasks[i].studies) for i in made), len(self._numbers)
-        left_out = len(self._given) + sum(_left_out(Path(f"{tasks[i].file}.json")) for i in made)
+        left_out = len(self._given) + sum(
+            _left_out(_findings(Path(f"{tasks[i].file}.json")), self._base.beside) for i in made
+        )
         progress("reading", done, total)
         for index, missed in self._made({i: task for i, task in enumerate(tasks) if i not in made}, workers):
             made.add(index)
@@ -414,48 +510,38 @@ class Shards:
         return findings
 
     def _made(self, tasks: Mapping[int, _Task], workers: int) -> Iterator[tuple[int, int]]:
-        if workers == 1 or len(tasks) < 2:
+        """Each task's number and how many of its studies are left out, as they are done.
+
+        Where a process dies, the shards that were being made are made again one at a time: the study at which it dies then is
+        the one, and is passed over.
+        """
+        if not workers:
             for index, task in tasks.items():
                 yield index, _fit_shard(task)
             return
-        from concurrent.futures import FIRST_COMPLETED, wait
-
-        from loky import get_reusable_executor
         from loky.process_executor import TerminatedWorkerError
 
-        left, guilty = dict(tasks), Counter[int]()
-        alone = False
+        left = dict(tasks)
+        for task in left.values():
+            _mark(task).unlink(missing_ok=True)  # of a run that was killed
         while left:
-            pool = get_reusable_executor(
-                max_workers=1 if alone else workers, timeout=60, env=_ENVIRONMENT, initializer=_ignore_interrupt
-            )
+            begun, suspects = len(left), [index for index, task in left.items() if _mark(task).exists()]
+            chosen = {index: left[index] for index in suspects[:1] or left}
             try:
-                waiting = {}
-                queue = iter(dict(left).items())
-                for index, task in [next(queue) for _ in range(min(len(left), 1 if alone else 2 * workers))]:
-                    waiting[pool.submit(_fit_shard, task)] = index
-                while waiting:
-                    finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        index, missed = waiting.pop(future), future.result()
-                        del left[index]
-                        alone = alone and any(Path(f"{task.file}.at").exists() for task in left.values())
-                        yield index, missed
-                        if not alone and (following := next(queue, None)) is not None:
-                            waiting[pool.submit(_fit_shard, following[1])] = following[0]
-            except TerminatedWorkerError:
-                pool.shutdown(kill_workers=True)
-                marked = [index for index, task in left.items() if Path(f"{task.file}.at").exists()]
-                if alone:  # one task, one process: the study that it was at is the one
-                    index = next(iter(left))
-                    at = int(Path(f"{left[index].file}.at").read_text(encoding="ascii"))
-                    guilty[index] += 1
-                    left[index] = replace(left[index], crashed=(*left[index].crashed, at))
-                left = {index: left[index] for index in sorted(left, key=lambda index: index not in marked)}
-                alone = True
-            except BaseException:
-                pool.shutdown(kill_workers=True)
-                raise
+                for index, missed in _in_processes(_fit_shard, chosen, 1 if suspects else workers):
+                    del left[index]
+                    yield index, missed
+            except TerminatedWorkerError as error:
+                marked = [index for index in chosen if index in left and _mark(left[index]).exists()]
+                if suspects and marked:
+                    task = left[marked[0]]
+                    crashed = int(_mark(task).read_text(encoding="ascii"))
+                    left[marked[0]] = replace(task, crashed=(*task.crashed, crashed))
+                elif not marked and len(left) == begun:
+                    raise StorageError(
+                        "a process died before it read anything: free memory, or start fewer of them (--workers 1), then run "
+                        "again: it goes on"
+                    ) from error
 
     def rows(self, numbers: Sequence[int], findings: Sequence[Finding]) -> Iterator[NDArray[Any]]:
         """The arrays of some studies, in ascending order, a shard at a time."""
@@ -478,33 +564,83 @@ class Shards:
         return made[0] if len(made) == 1 else np.ascontiguousarray(np.moveaxis(made, 0, -1))
 
 
-def _ignore_interrupt() -> None:
+def _stamp(file: str) -> str:
+    """Size and time of a file; nothing for a link that leads nowhere."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return ""
+    return f"{found.st_size}\0{found.st_mtime_ns}"
+
+
+def _mark(task: _Task) -> Path:
+    """The file that says at which of its studies a task is."""
+    return Path(f"{task.file}.at")
+
+
+def _in_processes(do: Callable[[T], Made], tasks: Mapping[int, T], workers: int) -> Iterator[tuple[int, Made]]:
+    """Tasks done by other processes, in the order in which they end.
+
+    Raises:
+        TerminatedWorkerError: a process died.
+    """
+    from concurrent.futures import FIRST_COMPLETED, wait
+
+    from loky import ProcessPoolExecutor
+
+    pool = ProcessPoolExecutor(
+        max_workers=min(workers, len(tasks)), env=_ENVIRONMENT, initializer=_begin_worker, initargs=(os.getpid(),)
+    )
+    try:
+        queue = iter(list(tasks.items()))
+        waiting = {pool.submit(do, task): index for index, task in islice(queue, 2 * workers)}
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                index, missed = waiting.pop(future), future.result()
+                yield index, missed
+                waiting |= {pool.submit(do, task): index for index, task in islice(queue, 1)}
+    except BaseException:
+        pool.shutdown(kill_workers=True)
+        raise
+    pool.shutdown()
+
+
+def _begin_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent was killed: nothing goes on in a folder that another run may take over."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _fit_shard(task: _Task) -> int:
     """Fit the studies of a task into its file, and then write the findings, which vouch for it. Returns how many failed."""
     policy = _policy(task)
-    mark = Path(f"{task.file}.at")
     arrays: list[NDArray[Any]] = []
     findings = []
     for at, study in enumerate(task.studies):
         if at in task.crashed:
             findings.append(Finding(reason="crashed", detail="the process that read it died"))
             continue
-        mark.write_text(str(at), encoding="ascii")
+        _mark(task).write_text(str(at), encoding="ascii")
         array, finding = examine(study, task.options, task.checks, task.fit, policy)
         if array is not None:
             finding = replace(finding, row=len(arrays))
             arrays.append(array)
         findings.append(finding)
     whole = np.stack(arrays) if arrays else np.empty((0, *task.fit.shape), dtype=task.fit.dtype)
-    np.save(f"{task.file}.npy", whole)
+    np.save(f"{task.file}.part.npy", whole)
+    os.replace(f"{task.file}.part.npy", f"{task.file}.npy")
     temporary = Path(f"{task.file}.part")
     temporary.write_text(json.dumps([asdict(finding) for finding in findings]), encoding="utf-8")
     os.replace(temporary, f"{task.file}.json")
-    mark.unlink(missing_ok=True)
-    return sum(bool(finding.reason) for finding in findings)
+    _mark(task).unlink(missing_ok=True)
+    return _left_out(findings, task.beside)
 
 
 def _policy(task: _Task) -> Any | None:
@@ -527,17 +663,24 @@ def _findings(file: Path) -> list[Finding]:
     return found
 
 
-def _left_out(file: Path) -> int:
-    return sum(bool(finding.reason) for finding in _findings(file))
+def _left_out(findings: Sequence[Finding], beside: Sequence[str]) -> int:
+    return sum(finding.reason not in ("", *beside) for finding in findings)
 
 
 # ------------------------------------------------------------------------------------------------------------ the end
 
 
-def _refusal(wanted: Wanted, verdict: Verdict, tree: Mapping[str, Json]) -> str:
+def _refusal(wanted: Wanted, verdict: Verdict, tree: Mapping[str, Json], *, chosen: bool) -> str:
     if not verdict.used:
         return f"nothing of {wanted.source} can be used: see the reasons"
     share = float(tree["skipped_share"])
+    others = verdict.skipped.get("modality", 0)
+    if share > wanted.max_skipped + 1e-9 and not chosen and others > wanted.max_skipped * tree["studies"]:
+        each = ", ".join(f"{count:,} {name}" for name, count in tree["modalities"].items())
+        return (
+            f"{share:.0%} of the studies would be left out, most for their modality ({each}): a site holds one: choose it "
+            f"(--modality {wanted.modality}); the others are passed over, and can be sites of their own"
+        )
     if share > wanted.max_skipped + 1e-9:
         return (
             f"{share:.0%} of the studies would be left out, and max_skipped is {wanted.max_skipped:.0%}: is it the right "
@@ -568,14 +711,18 @@ def _write(
     held = Held.open(wanted.held_folder)
     own = {"patient": [verdict.patient(n) for n in used], "group": [verdict.group(n) for n in used]}
     known = {kind: held.pseudonyms((one for one in found if one), kind) for kind, found in own.items()}
-    drawn: dict[int, str] = {}
+    units = units_of(**own)
+    # whose record number nobody told goes by the pixels of a picture, so that a second run gives the same pseudonym
+    digests = [verdict.findings[used[unit]].digest for unit in units]
+    nameless = held.pseudonyms(
+        (d for d, patient in zip(digests, own["patient"], strict=True) if not patient), "picture"
+    )
     records = []
-    for number, unit, patient, group in zip(used, units_of(**own), own["patient"], own["group"], strict=True):
+    for number, digest, patient, group in zip(used, digests, own["patient"], own["group"], strict=True):
         row, found = verdict.rows[number], verdict.findings[number]
-        nobody = drawn.setdefault(unit, f"patient-{secrets.token_hex(8)}")  # whose record number nobody told
         records.append(
             {
-                "patient": known["patient"][patient.strip()] if patient else nobody,
+                "patient": known["patient"][patient.strip()] if patient else nameless[digest],
                 "group": known["group"][group.strip()] if group else "",
                 "label": "|".join(row.labels) if row else "",
                 "split": row.split if row else "",
@@ -602,6 +749,6 @@ def _write(
         deidentification={
             "pixels": wanted.deidentify, "blanked": tree["blanked"], "done": tree["cleaned"], "warnings": tree["warnings"],
         },
-        title=wanted.title, source=wanted.source.name, licence=wanted.licence,
+        title=wanted.title, source=f"prepared at {wanted.site}", licence=wanted.licence,
     )  # fmt: skip
     return write_folder(wanted.out, manifest, rows(), records)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.data.imaging.labels import Labels, Row
+from wardround.data.imaging.limits import Limits
 from wardround.errors import DataError
 
 IGNORED = frozenset(
@@ -55,18 +56,17 @@ class Source:
         studies: sorted by name.
         ignored: suffix -> files that are no pictures.
         labels: of an archive that brings its own.
-        unreadable: name -> why, of what could not be assigned to anything.
     """
 
     root: Path
     studies: tuple[Study, ...]
     ignored: Counter[str] = field(default_factory=Counter)
     labels: Labels | None = None
-    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 def open_source(
-    path: Path, work: Path, *, volumes: bool, classes: Sequence[str] = (), progress: Callable[[int], None] = lambda n: None
+    path: Path, work: Path, *, volumes: bool, classes: Sequence[str] = (), limits: Limits | None = None,
+    progress: Callable[[int], None] = lambda n: None,
 ) -> Source:  # fmt: skip
     """List what a source holds, without decoding anything.
 
@@ -77,6 +77,7 @@ def open_source(
         work: where arrays of an archive are unpacked to.
         volumes: whether DICOM files of one series are slices of one volume.
         classes: names of an archive's numbers.
+        limits: what is refused unread; the defaults where None.
         progress: told of the number of files listed.
 
     Raises:
@@ -96,9 +97,8 @@ def open_source(
             f"{path} holds no picture: give the folder of DICOM, NIfTI, PNG, JPEG or TIFF files, or an npz archive"
         )
     if volumes:
-        studies, unreadable = _series(path, files)
-        return Source(root=path, studies=tuple(studies), ignored=ignored, unreadable=unreadable)
-    studies = [Study(name=name, files=(str((path / name).absolute()),)) for name in files]
+        return Source(root=path, studies=tuple(_series(path, files, limits or Limits())), ignored=ignored)
+    studies = [Study(name=_printable(name), files=(str((path / name).absolute()),)) for name in files]
     return Source(root=path, studies=tuple(studies), ignored=ignored)
 
 
@@ -138,42 +138,51 @@ def _walk(root: Path, progress: Callable[[int], None]) -> tuple[list[str], Count
     return sorted(files), ignored
 
 
-def _series(root: Path, files: Sequence[str]) -> tuple[list[Study], dict[str, str]]:
-    """DICOM files by SeriesInstanceUID; any other file is a study of its own, and so is one that cannot be read."""
-    from wardround.data.imaging.decode import format_of
+def _series(root: Path, files: Sequence[str], limits: Limits) -> list[Study]:
+    """DICOM files by series, each patient's and localisers apart; any other file is a study of its own.
 
-    series: dict[tuple[str, str], list[str]] = defaultdict(list)
-    unreadable: dict[str, str] = {}
+    So is one that cannot be read: who reads it later finds out why.
+    """
+    series: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in files:
-        path = root / name
         try:
-            key = ("", name)
-            if format_of(path) == "dicom" and (uids := _series_of(path))[0]:
-                key = uids
-        except DataError as error:
-            unreadable[name] = str(error)
-            continue
-        series[key].append(name)
+            key = _series_of(root / name, limits)
+        except DataError:
+            key = ()
+        series[key or ("", name)].append(name)
     studies = [
         Study(
-            name=min(names), files=tuple(str((root / name).absolute()) for name in names),
-            aliases=tuple(one for one in (*sorted(names)[1:], *(key if key[0] else ())) if one),
+            name=_printable(min(names)), files=tuple(str((root / name).absolute()) for name in names),
+            aliases=tuple(one for one in (*map(_printable, sorted(names)[1:]), *(key[:2] if key[0] else ())) if one),
         )
         for key, names in series.items()
     ]  # fmt: skip
-    return sorted(studies, key=lambda study: study.name), unreadable
+    return sorted(studies, key=lambda study: study.name)
 
 
-def _series_of(path: Path) -> tuple[str, str]:
-    """SeriesInstanceUID and StudyInstanceUID."""
-    import pydicom
-
+def _series_of(path: Path, limits: Limits) -> tuple[str, ...]:
+    """SeriesInstanceUID, StudyInstanceUID, patient, whether a localiser; () for what is no DICOM file or of no series."""
     from wardround.data.imaging.boundary import parsing
+    from wardround.data.imaging.decode import format_of
+    from wardround.data.imaging.dicom import is_localiser
+    from wardround.data.imaging.dicom_file import open_dicom
 
+    if format_of(path, limits) != "dicom":
+        return ()
+    keys = ("SeriesInstanceUID", "StudyInstanceUID", "PatientID")
+    head = open_dicom(path, limits, pixels=False, tags=(*keys, "ImageType"))
     with parsing(path, "DICOM", quote=False):
-        tags: list[Any] = ["SeriesInstanceUID", "StudyInstanceUID"]
-        head = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags)
-        return str(head.get("SeriesInstanceUID") or ""), str(head.get("StudyInstanceUID") or "")
+        found = tuple(str(head.get(key) or "") for key in keys)
+        return (*found, str(is_localiser(head))) if found[0] else ()
+
+
+def _printable(name: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 are read as Latin-1, as old archives wrote them."""
+    raw = os.fsencode(name)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def _archive(path: Path, work: Path, classes: Sequence[str]) -> Source:

@@ -9,6 +9,8 @@ the sites is that of Li et al., Federated learning on non-IID data silos (NIID-B
 unit is its pooled standard deviation unless it is declared. Then entries go missing, completely at random: a fraction of
 its own at each site, and whole columns at some.
 
+Integers are rounded and stay in the range of their type, so that a pixel which is white already gets no whiter.
+
 Every number is a function of (seed, site, place of the row at its site): removing a site changes no other's draws but for
 the level of its noise and the columns that it does not measure, which depend on who is there.
 """
@@ -41,12 +43,12 @@ class SiteEffect(Protocol):
     """What `partition.features.effect` names: a scanner, a laboratory's assay."""
 
     def apply(
-        self, features: NDArray[np.floating[Any]], *, site: str, place: int, sites: int, rng: np.random.Generator
-    ) -> NDArray[np.floating[Any]]:
+        self, features: NDArray[Any], *, site: str, place: int, sites: int, rng: np.random.Generator
+    ) -> NDArray[Any]:
         """The site's features [n, ...], changed, of the same shape; the argument is left as it is.
 
         Args:
-            features: [n, columns] or [n, *shape], raw; NaN is a gap.
+            features: [n, columns] or [n, *shape], raw, possibly mapped from a file; of floating numbers NaN is a gap.
             site: its name.
             place: its place in canonical order, 0..sites-1.
             sites: number of sites.
@@ -64,7 +66,8 @@ def skewed(
         sites: site -> records, in canonical order.
         spec: what to change; the defaults change nothing.
         seed: the run's seed.
-        columns: of a table, () for arrays, whose first axis of three is the channel.
+        columns: of a table, () for arrays: pictures [C, height, width] and volumes [C, depth, height, width] have a channel
+            on their first axis, others are one.
 
     Raises:
         ConfigError: an unknown column or unit, gaps asked of arrays, a column for which nothing that is asked has a
@@ -106,7 +109,7 @@ def _apply(
 
 
 def _move(
-    values: NDArray[np.floating[Any]],
+    values: NDArray[Any],
     owner: NDArray[np.intp],
     rows: Keys,
     keys: Keys,
@@ -129,10 +132,13 @@ def _move(
         moved += shift[of][:, None]
         if spec.noise:
             moved += noise[of][:, None] * _normal(rows[part], purpose, values.shape[1])
+        if np.issubdtype(values.dtype, np.integer):
+            limits = np.iinfo(values.dtype)
+            moved = np.clip(np.rint(moved), limits.min, limits.max)
         values[part] = moved
 
 
-def _moments(values: NDArray[np.floating[Any]]) -> tuple[float, float]:
+def _moments(values: NDArray[Any]) -> tuple[float, float]:
     """Mean and standard deviation of what is measured; (0, 0) where nothing is."""
     count = total = squares = 0.0
     for part in _blocks(*values.shape):
@@ -194,7 +200,7 @@ def _check(spec: FeatureSkewSpec, columns: tuple[Column, ...]) -> None:
 
 
 def _channels(shape: tuple[int, ...], columns: tuple[Column, ...]) -> int:
-    return len(columns) if columns else shape[0] if len(shape) == 3 else 1
+    return len(columns) if columns else shape[0] if len(shape) in (3, 4) else 1
 
 
 def _chosen(spec: FeatureSkewSpec, columns: tuple[Column, ...], channels: int) -> list[tuple[int, str]]:

@@ -11,7 +11,8 @@ u in [0, 1] of low..high, the range of the values:
     noise        u + n e, e standard normal at each pixel                               n in 0 .. noise
 
 in this order, and then back to low..high. A bias field is the coil's in MRI (Sled, Zijdenbos and Evans 1998), and uneven
-exposure elsewhere. Integers are rounded and stay in the range of their type; other numbers stay in low..high.
+exposure elsewhere. Nothing leaves low..high; integers are rounded and stay
+in the range of their type.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Scanner:
         blur: most blur, in pixels.
         resolution: most that is lost: 1 leaves half the points along a side.
         bias_field: most of the logarithm of the field.
-        range: (low, high) of the values; None takes the type's for integers, else the site's own least and greatest.
+        range: (low, high) of the values; None takes the type's for integers of 8 bits, else the site's own least and greatest.
         intact: sites, in canonical order, that keep the images as they are, counted from the first.
     """
 
@@ -89,7 +90,10 @@ class Scanner:
         for start in range(0, len(features), step):
             unit = np.asarray(features[start : start + step], dtype=np.float32)
             seen = low + (high - low) * self._seen((unit - low) / (high - low), settings, field, rng)
-            out[start : start + step] = np.rint(seen) if np.issubdtype(out.dtype, np.integer) else seen
+            if np.issubdtype(out.dtype, np.integer):
+                limits = np.iinfo(out.dtype)
+                seen = np.clip(np.rint(seen), limits.min, limits.max)
+            out[start : start + step] = seen
         return out
 
     def settings(self, rng: np.random.Generator) -> dict[str, float]:
@@ -122,7 +126,7 @@ class Scanner:
     def _range(self, features: NDArray[Any]) -> tuple[float, float]:
         if self.range is not None:
             return self.range
-        if np.issubdtype(features.dtype, np.integer):
+        if np.issubdtype(features.dtype, np.integer) and features.dtype.itemsize == 1:
             limits = np.iinfo(features.dtype)
             return float(limits.min), float(limits.max)
         low, high = float(features.min()), float(features.max())

@@ -20,20 +20,28 @@ def matrices(draws: Draws, *, rotation: float, tilt: float, zoom: float, shear: 
         shear: most degrees that an axis leans, in the plane of the last two.
         dimensions: d, 2 or 3.
     """
-    drawn = draws.symmetric(6)
-    found = np.tile(np.eye(dimensions), (len(drawn), 1, 1))
-    for number, (first, second) in enumerate(reversed(list(combinations(range(dimensions), 2)))):
-        angle = np.radians((rotation if number == 0 else tilt) * drawn[:, number])
-        turn = np.tile(np.eye(dimensions), (len(drawn), 1, 1))
-        turn[:, first, first] = turn[:, second, second] = np.cos(angle)
-        turn[:, second, first] = np.sin(angle)
-        turn[:, first, second] = -turn[:, second, first]
-        found = found @ turn
-    lean = np.tile(np.eye(dimensions), (len(drawn), 1, 1))
-    lean[:, -1, -2] = np.tan(np.radians(shear * drawn[:, 3]))
-    return np.asarray(found @ lean * np.exp(np.log1p(zoom) * drawn[:, 4])[:, None, None])
+    drawn = draws.symmetric("affine")
+    planes = list(combinations(range(dimensions), 2))[::-1]
+    found = _rotations(rotation * drawn[:, 0], planes[0], dimensions)
+    for number, plane in enumerate(planes[1:], start=1):
+        found = found @ _rotations(tilt * drawn[:, number], plane, dimensions)
+    # times a matrix of ones with the tangent at [-1, -2]
+    found[:, :, -2] += np.tan(np.radians(shear * drawn[:, 3, None])) * found[:, :, -1]
+    found *= np.exp(np.log1p(zoom) * drawn[:, 4])[:, None, None]
+    return found
 
 
 def shifts(draws: Draws, shift: float, dimensions: int) -> Floats:
     """Shifts as fractions of each side, float64 [n, d], none above `shift`."""
-    return np.asarray(shift * draws.named("shift").symmetric(dimensions))
+    return np.asarray(shift * draws.symmetric("shift")[:, :dimensions])
+
+
+def _rotations(degrees: Floats, plane: tuple[int, int], dimensions: int) -> Floats:
+    first, second = plane
+    found = np.zeros((len(degrees), dimensions, dimensions))
+    found[:, range(dimensions), range(dimensions)] = 1.0
+    angle = np.radians(degrees)
+    found[:, first, first] = found[:, second, second] = np.cos(angle)
+    found[:, second, first] = np.sin(angle)
+    found[:, first, second] = -found[:, second, first]
+    return found

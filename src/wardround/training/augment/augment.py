@@ -16,13 +16,14 @@ from wardround.config.job import AugmentSpec
 from wardround.errors import ConfigError
 from wardround.training.augment import affine, elastic, places, turns
 from wardround.training.augment.blur import blur
-from wardround.training.augment.draws import Draws, Ints
+from wardround.training.augment.draws import Draws, Floats, Ints
 from wardround.training.augment.intensity import gamma, jitter
 from wardround.training.augment.noise import noise
 from wardround.training.augment.presets import PRESETS
 from wardround.types import Round
 
 Family = Callable[[Tensor, Draws], Tensor]
+"""Given images of its own, [n, C, *sizes], and their streams, it gives them changed, in place where it can."""
 _AXES = {"depth": -3, "height": -2, "width": -1}
 PROBABILITIES = {"affine": 0.7, "elastic": 0.15, "blur": 0.1, "gamma": 0.15, "jitter": 0.3, "noise": 0.1}
 """Of each family at a row; flips and turns have their own. Its order is that of the draws."""
@@ -51,16 +52,15 @@ class Augment:
         Returns:
             As x.
         """
-        draws = Draws.of(keys, rows, seed=round.seed, round=round.index, step=step)
+        draws = Draws.of(keys, rows, seed=round.seed, round=round.index, step=step, channels=x.shape[2])
         flat = x.reshape(-1, *x.shape[2:])
-        drawn = draws.named("chosen").uniform(len(PROBABILITIES))
-        chosen = {name: np.flatnonzero(drawn[:, i] < self._probability(name)) for i, name in enumerate(PROBABILITIES)}
+        met = draws.uniform("chosen") < self._probabilities
+        chosen = {name: np.flatnonzero(met[:, number]) for number, name in enumerate(PROBABILITIES)}
         out = self._moved(flat, draws, chosen)
         for name, family in self._families.items():
             if len(chosen[name]):
                 index = torch.from_numpy(chosen[name]).to(x.device)
-                changed = family(out.index_select(0, index), draws.named(name).take(chosen[name]))
-                out.index_copy_(0, index, changed)
+                out.index_copy_(0, index, family(out.index_select(0, index), draws.take(chosen[name])))
         return out.view(x.shape)
 
     @cached_property
@@ -80,31 +80,33 @@ class Augment:
 
     def _moved(self, x: Tensor, draws: Draws, chosen: Mapping[str, Ints]) -> Tensor:
         """A copy of the rows [n, C, *sizes], flipped, turned, mapped and bent in one resampling."""
-        spec, sizes, rows = self.spec, x.shape[2:], len(x)
-        d = len(sizes)
-        axes = [d + _AXES[axis] for axis in spec.flip]
-        matrix = turns.matrices(draws.named("turns"), axes, turns=spec.turns, dimensions=d)
-        shift = np.zeros((rows, d))
+        spec, d = self.spec, x.dim() - 2
+        matrix = turns.matrices(draws, [d + _AXES[axis] for axis in spec.flip], turns=spec.turns, dimensions=d)
+        shift = np.zeros((len(x), d))
         if max(spec.rotation, spec.tilt, spec.zoom, spec.shear, spec.shift) > 0:
             mapped = chosen["affine"]
-            own = draws.named("affine").take(mapped)
+            own = draws.take(mapped)
             matrix[mapped] = matrix[mapped] @ affine.matrices(
                 own, rotation=spec.rotation, tilt=spec.tilt, zoom=spec.zoom, shear=spec.shear, dimensions=d
             )
             shift[mapped] = affine.shifts(own, spec.shift, d)
-        bent = chosen["elastic"] if spec.elastic > 0 else np.zeros(0, dtype=np.int64)
+        bent = chosen["elastic"] if spec.elastic > 0 else chosen["elastic"][:0]
         if not len(bent) and (matrix == np.eye(d)).all() and not shift.any():
             return x.clone(memory_format=torch.contiguous_format)
-        grid = places.grid(x, matrix, shift)
-        if len(bent):
-            field = elastic.displacements(draws.named("elastic").take(bent), sizes, spec.elastic, x)
-            grid.index_add_(0, torch.from_numpy(bent).to(x.device), field, alpha=2.0)
+        knots = elastic.knots(draws.take(bent), spec.elastic, d) if len(bent) else None
         # one call for all rows: to leave out those that stay where they are would take as long as to read them
-        return F.grid_sample(x, grid, mode="bilinear", padding_mode=spec.padding, align_corners=False)
+        return F.grid_sample(
+            x,
+            places.grid(x, matrix, shift, bent, knots),
+            mode="bilinear",
+            padding_mode=spec.padding,
+            align_corners=False,
+        )
 
-    def _probability(self, family: str) -> float:
+    @cached_property
+    def _probabilities(self) -> Floats:
         own: Mapping[str, float] = self.spec.probability  # type: ignore[assignment]
-        return own.get(family, PROBABILITIES[family])
+        return np.array([own.get(family, usual) for family, usual in PROBABILITIES.items()])
 
 
 def build(asked: AugmentSpec | str | None, shape: tuple[int, ...]) -> Augment | None:

@@ -158,6 +158,35 @@ def test_a_huge_header_is_refused_before_memory_is_taken(policy):
         clean(d, policy)
 
 
+def test_pixels_are_checked_before_anything_is_decoded_or_written(tmp_path, policy):
+    from pydicom.uid import JPEG2000Lossless
+
+    (tmp_path / "s").mkdir()
+    claims = {
+        "hidden.dcm": {},  # the header says 8 x 8, and the codestream is 80 x 64
+        "long.dcm": {"NumberOfFrames": 2_000_000_000},
+        "short.dcm": {"NumberOfFrames": 2},
+        "good.dcm": {},
+    }
+    for number, (name, tags) in enumerate(claims.items()):
+        d, _ = planted(rows=80, columns=64)
+        d.SOPInstanceUID = d.file_meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.3680043.99.1.{number}"
+        if name == "hidden.dcm":
+            d.PixelData = d.PixelData[: 80 * 64 * 2]
+            d.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+            d.Rows = d.Columns = 8
+        for keyword, value in tags.items():
+            setattr(d, keyword, value)
+        d.save_as(tmp_path / "s" / name, enforce_file_format=True)
+    result = clean_folder(tmp_path / "s", tmp_path / "o", policy)
+    left = dict(result.left)
+    assert "codestream of frame 0 is 80 x 64 pixels, and the header says 8 x 8" in left["hidden.dcm"]
+    assert "2000000000 frames" in left["long.dcm"]
+    assert "is truncated" in left["short.dcm"]
+    assert [name for name, _, _ in result.written] == ["good.dcm"]
+    assert scan(tmp_path / "o", SECRETS) == []
+
+
 def test_comments_of_a_jpeg_stream_do_not_survive(tmp_path, policy):
     from PIL import Image
     from pydicom.encaps import encapsulate

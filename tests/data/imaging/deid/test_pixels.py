@@ -81,6 +81,45 @@ def test_regions_beyond_the_picture_are_not_trusted(tmp_path):
     assert any("do not fit" in text for text in report.warnings)
 
 
+@real
+@pytest.mark.parametrize("name", ["US1_UNCI", "examples_rgb_color", "examples_ybr_color"])
+def test_a_decoded_ultrasound_loses_what_is_written_beside_the_tissue(tmp_path, name):
+    from wardround.data.imaging.decode import read
+
+    picture = read(DATA / f"{name}.dcm")
+    after, report = clean_picture(picture, Policy.open(tmp_path))
+    rows, columns = picture.spatial
+    # lines above and below the tissue, or the column of settings beside it
+    beside = np.s_[:, : rows // 5] if name != "examples_ybr_color" else np.s_[:, :, columns * 11 // 12 :]
+    assert picture.pixels[beside].max() > 100
+    assert not after.pixels[beside].any()
+    tissue = np.s_[:, rows * 3 // 5 : rows * 7 // 10, columns // 3 : columns // 2]
+    np.testing.assert_array_equal(after.pixels[tissue], picture.pixels[tissue])
+    assert burned_in.LOOK in report.warnings
+
+
+@pytest.mark.parametrize(
+    "facts", [{"kind": "Secondary Capture Image Storage"}, {"image_type": ("DERIVED", "SECONDARY", "SCREEN SAVE")}]
+)
+def test_captures_of_a_screen_are_looked_at_in_any_modality(tmp_path, facts):
+    policy = Policy.open(tmp_path)
+    plain = Picture(pixels=lettered()[None], modality="CT", facts={"kind": "CT Image Storage"})
+    assert clean_picture(plain, policy)[0] is plain
+    _, report = clean_picture(Picture(pixels=lettered()[None], modality="CT", facts=facts), policy)
+    assert report.boxes
+
+
+def test_regions_that_fit_are_trusted_and_others_are_not(tmp_path):
+    pixels = np.zeros((1, 80, 120), np.uint8)
+    pixels[:, 20:60, 20:70] = np.random.default_rng(0).integers(60, 200, (40, 50))
+    pixels[:, 5:9, 90:110] = 255
+    for fits, left in ((True, True), (False, False)):
+        facts = {"cropped": (0, 0, 80, 120), "regions_fit": fits}
+        after, _ = clean_picture(Picture(pixels=pixels, modality="US", facts=facts), Policy.open(tmp_path))
+        assert bool(after.pixels[:, 5:9, 90:110].any()) is left
+        np.testing.assert_array_equal(after.pixels[:, 25:55, 25:65], pixels[:, 25:55, 25:65])
+
+
 def head():
     """An ellipsoid of 190 x 150 mm with a nose, at 3 mm, air above; axes grow to S, P, L."""
     z, y, x = np.indices((80, 80, 64), dtype=float) * 3.0

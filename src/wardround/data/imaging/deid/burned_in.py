@@ -222,9 +222,9 @@ def to_grey(frame: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def chosen(frames: NDArray[Any]) -> list[NDArray[Any]]:
-    """The frame itself; of several the least of all, where only what stands still is bright, and three of them."""
-    if len(frames) == 1:
-        return [frames[0]]
+    """The frame itself, or none; of several the least of all, where only what stands still is bright, and three of them."""
+    if len(frames) <= 1:
+        return list(frames)
     return [frames.min(axis=0), *(frames[i] for i in sorted({0, len(frames) // 2, len(frames) - 1}))]
 
 

@@ -22,7 +22,7 @@ from wardround.data.imaging.deid.identifiers import harvest
 from wardround.data.imaging.deid.policy import Policy
 from wardround.data.imaging.deid.report import Action, Report
 from wardround.data.imaging.deid.tables import clean_table
-from wardround.data.imaging.dicom_file import open_dicom
+from wardround.data.imaging.dicom_file import check_pixels, open_dicom
 from wardround.data.imaging.limits import Limits
 from wardround.errors import ConfigError, DataError, Refused, StorageError, WardroundError
 from wardround.store import atomic
@@ -133,6 +133,7 @@ def _dicom(
         dataset = open_dicom(path, limits)
         if "PixelData" not in dataset:
             raise Refused("no pixel data: reports, waveforms and indexes are text or name patients, and are not copied")
+        check_pixels(path, dataset, limits)
         result.identifiers |= harvest(dataset, uids=True, device=not policy.rules.device)
         copy, report = clean(dataset, policy)
         head = face.shows_head(dataset)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wardround.data.imaging.deid import burned_in, face
 from wardround.data.imaging.deid.policy import Policy
@@ -13,6 +15,8 @@ from wardround.data.imaging.picture import Picture
 from wardround.errors import Refused
 
 _LOOKED = frozenset({"US", "XR", "DERM", "PHOTO", "OT"})
+_WRITTEN = 32
+"""Grey levels of 255 above which something is written beside an ultrasound's insonated area."""
 
 
 def clean_picture(
@@ -24,7 +28,8 @@ def clean_picture(
         picture: pixels [C, H, W] or [C, D, H, W] in the units of the modality; it is not changed.
         policy: rules and secrets.
         head: whether it shows a head; None where nobody knows, which warns for CT and MR volumes.
-        annotated: look for text whatever the modality (a header that says so); None looks for it in all but CT and MR.
+        annotated: look for text whatever the modality (a header that says so); None looks for it in all but CT and MR, and in
+            these where they are captures of a screen.
 
     Returns:
         the picture, and what was done to it. Its header facts are kept: they hold no identifiers by contract.
@@ -34,7 +39,7 @@ def clean_picture(
     """
     report = Report()
     rules = policy.rules
-    if rules.burned_in != "keep" and (picture.modality in _LOOKED if annotated is None else annotated):
+    if rules.burned_in != "keep" and (_may_hold_text(picture) if annotated is None else annotated):
         picture, report = _without_text(picture, refuse=rules.burned_in == "refuse", said=bool(annotated))
     if picture.pixels.ndim == 4 and picture.modality in ("CT", "MR") and rules.face != "keep" and head is not False:
         cleaned, told = _without_face(picture, policy, head)
@@ -42,11 +47,17 @@ def clean_picture(
     return picture, report
 
 
+def _may_hold_text(picture: Picture) -> bool:
+    words = picture.facts.get("image_type", ())
+    capture = isinstance(words, tuple) and "SCREEN SAVE" in words
+    return picture.modality in _LOOKED or capture or "Secondary Capture" in str(picture.facts.get("kind", ""))
+
+
 def _without_text(picture: Picture, *, refuse: bool, said: bool) -> tuple[Picture, Report]:
     volume = picture.pixels if picture.pixels.ndim == 4 else picture.pixels[:, None]
     frames = np.moveaxis(volume, 0, -1)
     boxes = [box for frame in burned_in.chosen(frames) for box in burned_in.find(burned_in.to_grey(frame))]
-    boxes = burned_in.merged(boxes)
+    boxes = [*burned_in.merged(boxes), *_outside(picture, frames, boxes)]
     if said and not boxes:
         raise Refused(
             "the header says that there is burned-in annotation (0028,0301), and none was found: leave it out"
@@ -63,6 +74,17 @@ def _without_text(picture: Picture, *, refuse: bool, said: bool) -> tuple[Pictur
         boxes=tuple(box.corners for box in boxes),
     )
     return replace(picture, pixels=np.ascontiguousarray(blanked)), report
+
+
+def _outside(picture: Picture, frames: NDArray[Any], text: list[burned_in.Box]) -> list[burned_in.Box]:
+    """What an ultrasound machine writes beside the insonated area, unless the picture was cut to regions that fit."""
+    if picture.modality != "US" or ("cropped" in picture.facts and picture.facts.get("regions_fit")):
+        return []
+    grey = np.max([burned_in.to_grey(frame) for frame in burned_in.chosen(frames)], axis=0)
+    outside = ~burned_in.insonated(grey, text)
+    if not (outside & (grey > _WRITTEN)).any():
+        return []
+    return [burned_in.Box(corners=(0, 0, *outside.shape), why="outside the insonated area", mask=outside)]
 
 
 def _without_face(picture: Picture, policy: Policy, head: bool | None) -> tuple[Picture, Report]:

@@ -16,18 +16,20 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from wardround.data.imaging.deid.identifiers import SHORTEST
 from wardround.errors import DataError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pydicom.dataset import Dataset
 
 _DATE = re.compile(r"(\d{4})[-./]?(\d{2})[-./]?(\d{2})")
 _BETWEEN = re.compile(r"[\s^,=._\-]+")
 _CODECS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _MOST = 1 << 30
+_BLOCK, _OVERLAP = 1 << 26, 1 << 12
 _DEEPEST = 4
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -38,7 +40,8 @@ class Finding:
 
     Attributes:
         file: relative to the folder.
-        place: `name`, `bytes`, a DICOM path such as `Sequence/PatientName`, `PNG text`, `EXIF`, `member X`, `pixels`.
+        place: `name`, `bytes`, a DICOM path such as `Sequence/PatientName`, `PNG text`, `EXIF`, `member X`, `pixels`,
+            `pixels of row 3` of an array.
         identifier: the number of the identifier in the list, from 0; -1 for text-like pixels.
     """
 
@@ -147,12 +150,27 @@ def _in_file(path: Path, name: str, patterns: list[list[_Form]], pixels: bool) -
     if not path.is_file():
         return
     if path.stat().st_size > _MOST:
-        raise DataError(f"{path} is larger than 1 GiB: scan its parts")
+        yield from (Finding(file=name, place="bytes", identifier=number) for number in _in_large(path, patterns))
+        return
     data = path.read_bytes()
     for place, number in _in_bytes(data, patterns, 0):
         yield Finding(file=name, place=place, identifier=number)
-    if pixels and _text_like(data):
-        yield Finding(file=name, place="pixels", identifier=-1)
+    for place in _text_like(data) if pixels else ():
+        yield Finding(file=name, place=place, identifier=-1)
+
+
+def _in_large(path: Path, patterns: list[list[_Form]]) -> set[int]:
+    """Hits in a file too large to be read at once, such as an array of pictures: a block at a time, which overlap."""
+    found: set[int] = set()
+    with path.open("rb") as stream:
+        block = stream.read(_BLOCK)
+        if next(_unpacked(block[:_BLOCK]), None) is not None:
+            raise DataError(f"{path} is packed and larger than 1 GiB: unpack it, and scan its parts")
+        while block:
+            found.update(_hits(block, patterns))
+            more = stream.read(_BLOCK)
+            block = block[-_OVERLAP:] + more if more else b""
+    return found
 
 
 def _in_bytes(data: bytes, patterns: list[list[_Form]], depth: int) -> Iterator[tuple[str, int]]:
@@ -259,29 +277,54 @@ def _elements(dataset: Dataset, above: str) -> Iterator[tuple[str, bytes]]:
             yield where, value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
 
 
-def _text_like(data: bytes) -> bool:
-    from wardround.data.imaging.deid import burned_in, pixels
+def _text_like(data: bytes) -> Iterator[str]:
+    """Where something looks like text: `pixels` of a picture, `pixels of row 3` of an array [rows, C, H, W] of bytes."""
+    from wardround.data.imaging.deid import burned_in
+
+    if data[:6] == b"\x93NUMPY":
+        for row, picture in enumerate(_pictures(data)):
+            if burned_in.find(burned_in.to_grey(picture)):
+                yield f"pixels of row {row}"
+    elif any(burned_in.find(burned_in.to_grey(frame)) for frame in burned_in.chosen(_frames(data))):
+        yield "pixels"
+
+
+def _pictures(data: bytes) -> NDArray[Any]:
+    """[rows, H, W, C]; none of an array that holds something else."""
+    import numpy as np
+
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        array = np.empty(0)
+    fits = array.ndim == 4 and array.shape[1] in (1, 3) and array.dtype == np.uint8
+    return np.moveaxis(array, 1, -1) if fits else np.empty((0, 1, 1, 1))
+
+
+def _frames(data: bytes) -> NDArray[Any]:
+    """[frames, H, W, samples]; none of what is no picture."""
+    import numpy as np
+
+    from wardround.data.imaging.deid import pixels
     from wardround.errors import WardroundError
 
+    none = np.empty((0, 1, 1, 1))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if data[128:132] == b"DICM":
                 import pydicom
 
-                frames = pixels.read(pydicom.dcmread(io.BytesIO(data)))
-            else:
-                import numpy as np
-                from PIL import Image, UnidentifiedImageError
+                return pixels.read(pydicom.dcmread(io.BytesIO(data)))
+            from PIL import Image, UnidentifiedImageError
 
-                try:
-                    with Image.open(io.BytesIO(data)) as image:
-                        frames = np.asarray(image.convert("RGB"))[None]
-                except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-                    return False
+            try:
+                with Image.open(io.BytesIO(data)) as image:
+                    return np.asarray(image.convert("RGB"))[None]
+            except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+                return none
     except (ImportError, AttributeError, WardroundError):
-        return False
-    return any(burned_in.find(burned_in.to_grey(frame)) for frame in burned_in.chosen(frames))
+        return none
 
 
 def read_identifiers(path: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""Homomorphic encryption: sums of ciphertexts that the server adds and cannot open."""

@@ -1,0 +1,85 @@
+"""Sealing and opening the messages of one process: the numbers that it gives, and what it notes of each."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from wardround.deploy import envelope
+from wardround.deploy.audit import AuditLog
+from wardround.deploy.envelope import Envelope, EnvelopeRefused, Seen
+from wardround.deploy.identity import Identity, IdentityRefused, Pins
+from wardround.deploy.names import is_name
+from wardround.errors import IdentityError, MessageError
+
+Body = bytes | bytearray | memoryview
+BESIDE = frozenset({"facts"})
+"""Kinds of messages that only go with another one, which is noted."""
+_WORD = re.compile(r"[^A-Za-z0-9_.:/+-]+")
+
+
+def word(text: str) -> str:
+    """A text as the audit log takes words: nothing that records could get into."""
+    return _WORD.sub("-", text)[:80] or "none"
+
+
+class Sealer:
+    """What a process signs and takes.
+
+    Args:
+        identity: its own.
+        pins: reads the keys that are trusted now; called for each message, so that a revocation counts at once.
+        seen: what was taken before.
+        log: the audit log.
+    """
+
+    def __init__(self, identity: Identity, pins: Callable[[], Pins], seen: Seen, log: AuditLog) -> None:
+        self.identity, self._pins, self._seen, self.log = identity, pins, seen, log
+        self._numbers, self._lock = itertools.count(1), threading.Lock()
+
+    def head(self, recipient: str, run: str, kind: str, body: Body, *, round: int | None = None) -> bytes:
+        """What goes before a body; the message is noted as sent, but for what merely goes with another one."""
+        with self._lock:
+            number = next(self._numbers)
+        content = body if isinstance(body, bytes) else bytes(body)
+        found = envelope.head(self.identity, recipient=recipient, run=run, number=number, kind=kind, body=content)
+        if kind not in BESIDE:
+            facts: dict[str, Any] = {} if round is None else {"round": round}
+            self.log.append(
+                "message-sent", run=run, recipient=recipient, number=number, what=kind, bytes=len(content),
+                digest=hashlib.sha256(content).hexdigest(), **facts,
+            )  # fmt: skip
+        return found
+
+    def open(self, data: Body, *, sender: str | None, run: str | None, limit: int) -> Envelope:
+        """The checked message.
+
+        Raises:
+            MessageError, IdentityError: it is refused, and the refusal is noted.
+        """
+        content = data if isinstance(data, bytes) else bytes(data)
+        try:
+            found = envelope.open_(
+                self._pins(), content, me=self.identity.name, sender=sender, seen=self._seen, run=run, limit=limit
+            )
+        except (MessageError, IdentityError) as error:
+            self._refused(content, error, run)
+            raise
+        if found.kind not in BESIDE:
+            self.log.append(
+                "message-received", run=found.run, sender=found.sender, number=found.number, what=found.kind,
+                bytes=len(found.body), digest=found.digest,
+            )  # fmt: skip
+        return found
+
+    def _refused(self, content: bytes, error: MessageError | IdentityError, run: str | None) -> None:
+        reason = error.reason if isinstance(error, (EnvelopeRefused, IdentityRefused)) else "malformed"
+        claimed = envelope.claimed_sender(content)
+        self.log.append(
+            "message-refused", run=run if run is not None and is_name(run) else "?", claimed=claimed, reason=word(reason),
+            cause=type(error).__name__, bytes=len(content), digest=hashlib.sha256(content).hexdigest(),
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Numbers as digits that can be summed exactly, and compressed updates."""

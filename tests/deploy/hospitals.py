@@ -1,0 +1,170 @@
+"""Four heart hospitals and a coordinator as real processes on loopback, for tests of what no single process shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wardround.deploy import kit, operate
+
+SITES = ("cleveland", "hungarian", "switzerland", "va")
+SUBMITTER = "lee"
+POLICY: Mapping[str, Any] = {
+    "data": {"heart": {"dataset": "heart"}},
+    "allow": {
+        "submitters": [SUBMITTER],
+        "models": ["logistic", "mlp"],
+        "algorithms": ["fedavg", "fedprox", "scaffold", "fedbn"],
+        "channels": ["plain", "secagg"],
+    },
+    "privacy": {"hiding_channel": False},
+    "cohort": {"minimum_sites": 2, "minimum_quorum": 2, "minimum_rows": 30},
+    "release": {"site_figures": True, "smallest_count": 1},
+    "approval": {"auto": [{"name": "test", "submitters": [SUBMITTER], "like_last": False}]},
+}
+
+
+def flower_python() -> str | None:
+    """An interpreter that has flwr: the named one, this one, or `.venvs/flower` beside the tests."""
+    named = os.environ.get("WARDROUND_FLOWER_PYTHON")
+    beside = Path(__file__).parents[2] / ".venvs" / "flower" / "bin" / "python"
+    for candidate in (named, str(beside) if beside.exists() else None, sys.executable):
+        if candidate and not subprocess.run([candidate, "-c", "import flwr"], capture_output=True, check=False).returncode:
+            return candidate
+    return None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """What `condition` gives once it gives anything true."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.1)
+    return found
+
+
+class Hospitals:
+    """The folders and processes of a project.
+
+    Args:
+        folder: an empty one.
+        data: root of the datasets.
+        python: the interpreter that has flwr.
+    """
+
+    def __init__(self, folder: Path, data: str, python: str) -> None:
+        self.folder, self.port = folder, free_port()
+        self.environment = {
+            **os.environ, "WARDROUND_DATA": data, "WARDROUND_FLOWER_PYTHON": python, "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        project = folder / "project.yaml"
+        spec = {"addresses": ["127.0.0.1"], "port": self.port}
+        tree = {"project": "heart", "coordinator": spec, "sites": list(SITES), "submitters": [SUBMITTER]}
+        project.write_text(yaml.safe_dump(tree))
+        self.coordinator = kit.provision(project, folder / "coordinator")
+        names = (*SITES, SUBMITTER)
+        for name in names:
+            kit.init_party(self.coordinator.path / "enrolments" / f"{name}.json", folder / name)
+        roster = kit.enrol(self.coordinator.path, [folder / name / "request.json" for name in names])
+        for name in names:
+            kit.join(folder / name, self.coordinator.path / "roster.json", roster.code)
+        for site in SITES:
+            self.allow(site)
+
+    def allow(self, site: str, **changes: Any) -> None:
+        """Write a site's policy."""
+        (self.folder / site / "site.yaml").write_text(yaml.safe_dump({**POLICY, **changes}))
+
+    def start(self, *names: str) -> None:
+        """Begin processes; `coordinator` is one of them."""
+        for name in names:
+            (self.folder / name / "state").mkdir(exist_ok=True)
+            kind = ["coordinator", "start"] if name == "coordinator" else ["site", "start"]
+            more = ["--no-report"] if name == "coordinator" else []
+            with (self.folder / name / "state" / "process.log").open("ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, "-m", "wardround", "deploy", *kind, str(self.folder / name), *more],
+                    env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+                )  # fmt: skip
+
+    def kill(self, name: str) -> None:
+        """As a power cut would."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self) -> None:
+        """End all processes, and wait until they are gone."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for name, process in self.processes.items():
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise AssertionError(f"{name} did not end: {self.log(name)[-2000:]}") from None
+        self.processes.clear()
+
+    def log(self, name: str) -> str:
+        """What a process said."""
+        return "\n".join(
+            path.read_text(errors="replace") for path in sorted((self.folder / name / "state").glob("*.log"))
+        )
+
+    def status(self, name: str = "coordinator") -> dict[str, Any]:
+        """What `status` shows."""
+        return operate.status(self.folder / name)
+
+    def submit(self, job: Path, *, by: str = SUBMITTER, overrides: tuple[str, ...] = ()) -> str:
+        """Hand in a job; the run's id."""
+        signed, _ = operate.submit(job, self.coordinator.path, signer=self.folder / by, overrides=overrides)
+        return signed.id
+
+    def run_folder(self, run: str) -> Path:
+        return self.coordinator.path / "runs" / run
+
+    def outcome(self, run: str, seconds: float = 90.0) -> dict[str, Any]:
+        """How a run ended."""
+        path = self.run_folder(run).with_name(f"{run}.outcome.json")
+        try:
+            until(path.exists, seconds, f"run {run} ends")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log('coordinator')[-3000:]}") from None
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def reached(self, run: str, rounds: int, seconds: float = 60.0) -> None:
+        """Wait until a run has completed so many rounds."""
+        until(
+            lambda: self.status().get("run") == run and self.status()["round"] >= rounds, seconds,
+            f"run {run} completes {rounds} rounds; {self.log('coordinator')[-1500:]}",
+        )  # fmt: skip
+
+    def entries(self, name: str, kind: str) -> list[dict[str, Any]]:
+        """Entries of a party's audit log."""
+        path = self.folder / name / "audit.jsonl"
+        return [entry for entry in map(json.loads, path.read_text().splitlines()) if entry["kind"] == kind]
+
+    def left(self) -> list[str]:
+        """Processes of this project that are still there."""
+        found = subprocess.run(["pgrep", "-fa", str(self.folder)], capture_output=True, text=True, check=False).stdout
+        return [line for line in found.splitlines() if "pytest" not in line and "pgrep" not in line]
