@@ -1,7 +1,8 @@
 """What a channel costs a whole run, and whether its sums stay exact while sites drop out.
 
-    WARDROUND_DATA=my-data OMP_NUM_THREADS=1 python -m benchmarks.channels [--only runs drops] [--repeats 3] [--quick]
+    WARDROUND_DATA=my-data OMP_NUM_THREADS=1 python -m benchmarks.channels [--only utility runs drops] [--repeats 3] [--quick]
 
+`utility` compares each algorithm over each channel with itself in plain: heart disease, readmission, a small CNN.
 `runs` trains heart disease and a small CNN on PneumoniaMNIST over each channel, in turn and each in a fresh process. `drops` puts
 contributions of 100 sites through the channels while 30 % of them leave at a random stage of each round.
 """
@@ -20,8 +21,9 @@ from benchmarks import command
 from benchmarks.fresh import call
 from benchmarks.tables import figure, spread, table
 
-PARTS = ("runs", "drops")
+PARTS = ("utility", "runs", "drops")
 PAGE = Path(__file__).with_name("channels.md")
+EXAMPLES = Path(__file__).parents[1] / "examples"
 CHANNELS = ("plain", "secagg", "he", "masked-he")
 HEART: dict[str, Any] = {"data": {"dataset": "heart"}, "training": {"rounds": 20, "local_epochs": 1, "batch_size": 16}}
 CNN: dict[str, Any] = {
@@ -35,12 +37,44 @@ SITES, LEAVE, VALUES = 100, 0.3, 10_000
 
 def section(part: str, repeats: int, quick: bool) -> str:
     """The table of one part."""
+    if part == "utility":
+        return _utility(quick)
     return _runs(repeats, quick) if part == "runs" else _drops(quick)
 
 
 def main() -> None:
     given = command.parser("benchmarks.channels", __doc__, PARTS, repeats=3).parse_args()
     command.measure(given, lambda part, repeats: section(part, repeats, given.quick), PAGE)
+
+
+# ------------------------------------------------------------------------------------------------ what is learned
+
+
+def _utility(quick: bool) -> str:
+    from wardround.channels.named import NAMED
+    from wardround.comparison import tables
+    from wardround.comparison.study import compare
+    from wardround.config.load import from_mapping, load
+
+    one_thread = {"engine": {"threads": 1, "workers": 1}}
+    jobs = {
+        "heart": (load(EXAMPLES / "heart.yaml"), 3),
+        "readmission": (load(EXAMPLES / "readmission.yaml"), 3),
+        "CNN": (from_mapping({**CNN, **one_thread, "evaluation": {"bootstrap": 0}}), 2),
+    }
+    lines: list[list[str]] = []
+    header: list[str] = []
+    for name, (job, seeds) in jobs.items():
+        print(f"  {name} over {len(NAMED)} channels", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            result = compare(
+                job, folder, algorithms=("fedavg", "scaffold"), channels=("plain", "secagg") if quick else tuple(NAMED),
+                seeds=2 if quick else seeds, budget=1, baselines=(),
+            )  # fmt: skip
+        [setting] = result["settings"]
+        header, rows = tables.channels(result, setting)
+        lines += [[f"{name}, {seeds} seeds", *row] for row in rows]
+    return table(["run", *header], lines)
 
 
 # ------------------------------------------------------------------------------------------------ whole runs

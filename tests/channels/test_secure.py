@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from federation.adverse import Fault, scripted, seeded
+from federation.adverse import Call, Fault, scripted, seeded
 from federation.trials import (
     RULES,
     SITES,
@@ -26,6 +27,7 @@ from federation.trials import (
 from wardround.channels import registry
 from wardround.channels.exchange import EXCHANGE
 from wardround.channels.home import Home
+from wardround.channels.secagg.site import MaskSite
 from wardround.channels.secure import SecureChannel
 from wardround.config.job import Job, PrivacySpec
 from wardround.errors import ConfigError, MessageError, QuorumLost, Refused
@@ -178,6 +180,53 @@ def test_a_resumed_run_equals_an_uninterrupted_one(bits: int, tmp_path: Path) ->
     assert_same(resumed, whole, 0.0)
 
 
+@pytest.mark.parametrize("kind", ["secagg", "active", "masked he", "bare he"])
+def test_a_damaged_message_costs_its_site_and_nobody_else(kind: str, tmp_path: Path) -> None:
+    job, channel = a_job(), channel_of(kind)
+
+    def cut(call: Call, message: Message) -> Message:
+        if (call.site, call.stage, call.task, call.index) != ("site-3", "contribute", "train", 1):
+            return message
+        return replace(message, arrays={name: value[: len(value) // 2] for name, value in message.arrays.items()})
+
+    engine = adverse_engine(tmp_path / "sites", job, channel, tamper=cut, halves=homes(channel))
+    found = trained(tmp_path / "run", job, engine, channel)
+    without = registry.build(PrivacySpec())
+    lost = scripted({(1, 0, "site-3"): {"lost"}})
+    expected = trained(
+        tmp_path / "plain", job, adverse_engine(tmp_path / "plain-sites", job, without, plan=lost), without
+    )
+    assert "site-3" in found.records[2]["abstained"]
+    assert "its message cannot be added" in found.records[2]["abstained"]["site-3"]
+    assert found.survivors == expected.survivors
+    assert gap(found.outcome.server.model.params, expected.outcome.server.model.params) < COARSE
+
+
+@pytest.mark.parametrize("kind", ["secagg", "masked he"])
+def test_arrays_of_another_shape_cannot_be_added_to_most_sites(kind: str) -> None:
+    channel = channel_of(kind)
+    channel.bind("run", None)
+    names = tuple(f"site-{i}" for i in range(5))
+    half = channel.site_half(names)
+
+    class Unlike(Answering):
+        def ask(self, request: Request, sites: Sequence[str], deadline: float | None) -> Iterator[Reply]:
+            if request.message.stage != "contribute":
+                yield from super().ask(request, sites, deadline)
+                return
+            for site in sites:
+                wide = torch.ones(1, 3 if site == "site-4" else 2, dtype=torch.float64)
+                term = Term(arrays={"x": wide}, weights=torch.ones(1).double(), maximum=1.0, exact=True)
+                yield from self.half.contribute(Contribution(sites=(site,), terms={"figures": term}), request)
+
+    meta = {"task": "statistics", "round": {"index": 0, "attempt": 0}}
+    engine = Unlike(contribution_of(*range(5)), half)
+    [found] = channel.collect(engine, Request(message=replace(_EMPTY, meta=meta)), names, None, 2)
+    assert found.survivors == names[:4]
+    assert "other names, shapes or dtypes than most sites'" in found.abstained["site-4"]
+    assert found.sums["figures"]["x"].tolist() == [4.0, 4.0]
+
+
 # ----------------------------------------------------------------------------------------------- one site's trouble
 
 
@@ -232,6 +281,20 @@ def test_a_value_that_is_not_finite_never_reaches_a_sum(value: float) -> None:
     found = _one_round(channel_of("secagg"), contribution_of(1.0, value, 2.0, 3.0))
     assert float(found.sums["figures"]["x"]) == 6.0
     assert found.survivors == ("site-0", "site-2", "site-3")
+
+
+def test_a_site_that_refuses_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = MaskSite.mask
+
+    def refuse(self: MaskSite, site: str, *given: Any) -> Any:
+        if site == "site-1":
+            raise MessageError("it was asked before")
+        return mask(self, site, *given)
+
+    monkeypatch.setattr(MaskSite, "mask", refuse)
+    found = _one_round(channel_of("secagg"), contribution_of(1.0, 2.0, 4.0, 8.0, 16.0))
+    assert found.survivors == ("site-0", "site-2", "site-3", "site-4")
+    assert float(found.sums["figures"]["x"]) == 29.0
 
 
 def test_a_site_never_answers_in_the_clear() -> None:

@@ -382,23 +382,38 @@ class SecureSite:
         """Encode, mask and seal: one message a site.
 
         Raises:
-            MessageError: a request of another channel, or one that this site must not answer.
+            MessageError: a request of another channel, or one that none of these sites must answer; a site that must not stays
+                silent beside others that may.
         """
         exchange = exchange_of(request.message)
         announced = _Encoding.announced(request.message, self._bits)
         layout = layout_of(contribution, announced.field, part=exchange.part, rotated=announced.rotated)
         described = layout.to_json()
+        refused: list[MessageError] = []
         for k, site in enumerate(contribution.sites):
-            why = contribution.abstained.get(site)
             try:
-                elements = self._elements(contribution, k, layout, announced, exchange)
-            except MessageError as error:
-                why = str(error)
-                elements = self._elements(_nothing(contribution), k, layout, announced, exchange)
-            rides, says = ({}, {}) if self._masks is None else self._masks.mask(site, elements, self._modulus, request)
-            arrays = {**self._carrier.seal(site, elements, request), **rides}
-            meta = {LAYOUT: described, "abstained": {} if why is None else {site: why}, **says}
-            yield Reply(sites=(site,), message=answer(request, arrays, **meta))
+                message = self._sealed(contribution, k, layout, announced, request)
+            except MessageError as error:  # this site's refusal, and no other's
+                refused.append(error)
+                continue
+            message = replace(message, meta={**message.meta, LAYOUT: described})
+            yield Reply(sites=(site,), message=message)
+        if len(refused) == len(contribution.sites) and refused:
+            raise refused[0]
+
+    def _sealed(
+        self, contribution: Contribution, k: int, layout: Layout, announced: _Encoding, request: Request
+    ) -> Message:
+        site, exchange = contribution.sites[k], exchange_of(request.message)
+        why = contribution.abstained.get(site)
+        try:
+            elements = self._elements(contribution, k, layout, announced, exchange)
+        except MessageError as error:
+            why = str(error)
+            elements = self._elements(_nothing(contribution), k, layout, announced, exchange)
+        rides, says = ({}, {}) if self._masks is None else self._masks.mask(site, elements, self._modulus, request)
+        arrays = {**self._carrier.seal(site, elements, request), **rides}
+        return answer(request, arrays, abstained={} if why is None else {site: why}, **says)
 
     def _elements(
         self, contribution: Contribution, k: int, layout: Layout, announced: _Encoding, exchange: Exchange
