@@ -21,6 +21,7 @@ import torch
 
 from benchmarks import command, fresh
 from benchmarks.tables import figure, ratio, spread, table
+from wardround.channels.carrier import WordSum
 from wardround.channels.he.bfv import Cipher, check
 from wardround.channels.he.keys import Group, GroupKey
 from wardround.channels.he.parameters import Parameters, choose
@@ -433,6 +434,8 @@ STEPS = {
     "encode, encrypt + serialise": "site_encodes_and_seals",
     "add a site to the sum": "server_adds",
     "open": "site_opens",
+    "secagg: encode, mask with 9 neighbours": "site_encodes_and_masks",
+    "secagg: add a site to the sum": "server_adds_words",
 }
 
 
@@ -468,6 +471,37 @@ def site_opens(parameters: int) -> dict[str, float]:
     return _peak(
         lambda: key.cipher.open(summed, len(elements), SumOfTags(key.tags, LABEL, SITES, ring.modulus), len(SITES))
     )
+
+
+def site_encodes_and_masks(parameters: int) -> dict[str, float]:
+    """Memory above the update that encoding and masking it take, the words included."""
+    encoded = _words(parameters)
+
+    def masked() -> Any:
+        elements = encoded.elements(0)
+        add_masks(elements, [(secrets.token_bytes(32), bool(i % 2)) for i in range(10)], RING)
+        return elements
+
+    return _peak(masked)
+
+
+def server_adds_words(parameters: int) -> dict[str, float]:
+    """Memory above one message that the sum of words takes."""
+    words = {"words": torch.from_numpy(_words(parameters).elements(0).view(np.int64))}
+
+    def summed() -> WordSum:
+        total = WordSum(len(words["words"]))
+        for _ in range(2):
+            total.add(words)
+        return total
+
+    return _peak(summed)
+
+
+def _words(parameters: int) -> Encoded:
+    digits = Field(bits=16, sites=100)
+    value = torch.empty(parameters).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    return Encoded([value] * len(SITES), digits, digits.per(64))
 
 
 def _encoded(parameters: int) -> Encoded:
