@@ -7,8 +7,10 @@ else
 BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.ready
+# Flower wants older packages than wardround does, so it has an environment of its own, where the tests look for it.
+FLOWER := .venvs/flower
 
-.PHONY: help demo test quick check bench clean
+.PHONY: help demo test quick check bench flower clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -38,5 +40,12 @@ check: $(READY) ## format, lint, types, floors
 bench: $(READY) ## speed and memory, as ratios to a baseline timed in the same run
 	$(BIN)/python -m benchmarks.suite
 
-clean: ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+flower: $(FLOWER)/.ready ## Flower in an environment of its own, for what runs between hospitals and its tests
+
+$(FLOWER)/.ready: constraints-flower.txt
+	test -x $(FLOWER)/$(notdir $(BIN))/python || $(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/$(notdir $(BIN))/python -m pip install --quiet --disable-pip-version-check --constraint constraints-flower.txt flwr==1.41.0
+	touch $(FLOWER)/.ready
+
+clean: ## remove the environments and caches
+	rm -rf $(VENV) $(FLOWER) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -90,6 +90,16 @@ def test_the_size_without_axis_is_that_of_one_site(message: Message) -> None:
     assert wire.size_without_axis(message) == len(wire.encode(one))
 
 
+def test_pieces_are_the_bytes_of_a_message_and_share_its_memory() -> None:
+    value = torch.arange(6.0)
+    arrays = {"v": value, "turned": torch.ones(2, 3).T, "none": torch.empty(0)}
+    message = Message(stage="x", meta={"a": 1}, arrays=arrays)
+    pieces = wire.pieces(message)
+    assert b"".join(pieces) == wire.encode(message)
+    value[0] = 7.0
+    assert wire.decode(b"".join(pieces)).arrays["v"][0] == 7.0
+
+
 def test_a_scalar_has_no_axis_to_lose() -> None:
     with pytest.raises(MessageError, match="'loss' has no axis"):
         wire.size_without_axis(Message(stage="fit", arrays={"loss": torch.tensor(1.0)}))

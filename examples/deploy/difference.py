@@ -15,4 +15,4 @@ def difference(first: Path, second: Path) -> float:
 
 
 if __name__ == "__main__":
-    print(f"{difference(Path(sys.argv[1]), Path(sys.argv[2])):.3g}")
+    sys.stdout.write(f"{difference(Path(sys.argv[1]), Path(sys.argv[2])):.3g}\n")

@@ -55,7 +55,12 @@ cat "$out"/coordinator/runs/*.outcome.json
 echo
 grep -q '"status": "done"' "$out"/coordinator/runs/*.outcome.json
 
-# 4. The audit logs fit together.
+# 4. Each log is whole, and goes through the heads that others noted.
+stop
+witnesses=
 for name in $sites; do
-  $wardround deploy log verify "$out/$name" && echo "log of $name: whole"
+  $wardround deploy log verify "$out/$name" --witness "$out/coordinator/audit.jsonl"
+  witnesses="$witnesses --witness $out/$name/audit.jsonl"
 done
+# shellcheck disable=SC2086
+$wardround deploy log verify "$out/coordinator" $witnesses

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from wardround import __version__
 from wardround.config.job import Job
+from wardround.data.preprocess import Preprocessing
 from wardround.federation.rounds import Outcome
 from wardround.federation.site import Host
 from wardround.judgement import Arm
@@ -35,8 +36,8 @@ def save_overlays(folder: Run, host: Host, outcome: Outcome, threshold: Cut) -> 
 
 def save_model(folder: Run, job: Job, description: Description, arm: Arm) -> None:
     """One file with the selected round's shared part and what never trained; its header has all else that scoring needs."""
-    outcome = arm.outcome
-    stored = outcome.preprocessing.to_json() if outcome.preprocessing else None
+    outcome, fitted = arm.outcome, arm.outcome.preprocessing
+    stored = fitted.to_json() if fitted else None
     metadata = {
         "format": "wardround-model-1",
         "wardround": __version__,
@@ -45,7 +46,7 @@ def save_model(folder: Run, job: Job, description: Description, arm: Arm) -> Non
         "preprocessing": json.dumps(stored),
         "schema": description.schema,
         "classes": json.dumps(list(description.classes)),
-        "shape": json.dumps([len(outcome.preprocessing.names)] if outcome.preprocessing else list(description.shape)),
+        "shape": json.dumps([len(fitted.names)] if isinstance(fitted, Preprocessing) else list(description.shape)),
         "scale": json.dumps(description.scale),
         "threshold": json.dumps(arm.threshold),
         "multilabel": json.dumps(description.multilabel),

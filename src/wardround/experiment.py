@@ -34,6 +34,7 @@ from wardround.data.check import check_groups, check_records
 from wardround.data.heterogeneity import measure
 from wardround.data.partitions.partition import partition
 from wardround.data.split import split_sites
+from wardround.data.standardize import check as check_pictures
 from wardround.errors import ConfigError, DataError, Refused, RunError, StorageError
 from wardround.federation import messages
 from wardround.federation.baselines import alone, centralized, changed, finetuned, sites_asked
@@ -73,6 +74,10 @@ def divided(job: Job) -> tuple[Description, dict[str, SiteData], dict[str, SiteD
     """
     dataset = datasets.build(job.data)
     description = dataset.describe()
+    if not description.sites:
+        raise DataError(
+            f"data.dataset = {job.data.dataset!r} has no records here: data.options.path says where the tables are"
+        )
     if len(description.classes) < 2:
         raise DataError(
             f"data.dataset = {job.data.dataset!r} has {len(description.classes)} classes: expected two or more to tell apart"
@@ -189,6 +194,7 @@ def run(
     if job.engine.threads is not None:
         torch.set_num_threads(job.engine.threads)
     description, data, held_out = divided(job)
+    check_pictures(job.data.preprocessing, description)
     _check_maps(job, description)
     _check_participation(job, len(data))
     heterogeneity = measure(description, data)
@@ -238,6 +244,7 @@ def run_between(
     _check_names(job)
     job = changed(job, {"evaluation.release_scores": False})
     check_between(job)
+    check_pictures(job.data.preprocessing, description)
     _check_participation(job, len(engine.sites))
     surroundings = {**foreign_files(job), **_surroundings(job), **facts}
     with _open(Path(out), job, surroundings, resume=resume) as folder:
@@ -279,13 +286,19 @@ def check_between(job: Job) -> None:
 
 def _train_between(job: Job, folder: Run, description: Description, engine: Engine, listener: Listener) -> Arm:
     federation = Federation(
-        job, engine, _channel(job, len(engine.sites)), description, folder, lambda event: listener({"arm": FEDERATED, **event})
+        job,
+        engine,
+        _channel(job, len(engine.sites)),
+        description,
+        folder,
+        lambda event: listener({"arm": FEDERATED, **event}),
     )
     outcome = federation.train()
     scores = judgement.pooled(federation.histograms(outcome))
+    spec = job.data.preprocessing
     return Arm(
         outcome=outcome, history=federation.history(), threshold=scores.threshold(job.evaluation.threshold),
-        scores=scores, personalized=bool(outcome.network.local) or job.data.preprocessing.standardize == "site",
+        scores=scores, personalized=bool(outcome.network.local) or "site" in (spec.standardize, spec.pictures),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from wardround import wire
 from wardround.config.job import Job
 from wardround.data.preprocess import Preprocessing
+from wardround.data.standardize import Fitted, Standardization, fitted_from_json
 from wardround.data.tables.encode import encode, open_as
 from wardround.data.tables.schema import Schema
 from wardround.errors import DataError, MessageError, RunError
@@ -24,7 +25,7 @@ from wardround.models import registry as models
 from wardround.models.freeze import frozen_of
 from wardround.training.label_tables import cuts
 from wardround.training.loss import scores
-from wardround.training.pictures import scaled
+from wardround.training.pictures import Standard, scaled
 from wardround.training.tables import Cut, single
 from wardround.types import Arrays
 
@@ -39,7 +40,7 @@ class Predictor:
         threshold: a row is called positive from this probability on; chosen on validation rows. Of two classes, or of labels:
             one for all of them, or one each.
         multilabel: whether a row may have several of `classes`, or none.
-        preprocessing: None for data that need none.
+        preprocessing: of a table's columns, or of a picture's channels; None for data that need none.
         schema: how a raw table is read; None for data that are no table.
         scale: (low, high) of stored pixels, which become 0 and 1; None takes features as they are.
         site: whose overlay is used; "" for the shared model, or the mean overlay for a stranger.
@@ -50,7 +51,7 @@ class Predictor:
     classes: tuple[str, ...]
     threshold: Cut
     multilabel: bool
-    preprocessing: Preprocessing | None
+    preprocessing: Fitted | None
     schema: Schema | None
     scale: tuple[float, float] | None
     site: str
@@ -64,11 +65,15 @@ class Predictor:
         Args:
             features: raw rows, [n, columns] (NaN where missing) or [n, *shape].
         """
-        ready = self.preprocessing.transform(features) if self.preprocessing else features
+        fitted = self.preprocessing
+        ready = fitted.transform(features) if isinstance(fitted, Preprocessing) else features
         dtype = torch.float64 if self.job.training.dtype == "float64" else torch.float32
         self.module.eval()
         with torch.no_grad():
             rows = scaled(torch.from_numpy(np.ascontiguousarray(ready)).to(dtype), self.scale)
+            if isinstance(fitted, Standardization):
+                standard = Standard(mean=np.array([fitted.mean]), scale=np.array([fitted.scale]))
+                rows = standard(rows, np.arange(len(rows)))
             logits = functional_call(self.module, self.arrays, (rows,))
         return np.asarray(scores(logits, labelled=self.multilabel).numpy(), dtype=np.float64)
 
@@ -117,8 +122,8 @@ def load_predictor(path: Path | str, *, site: str | None = None) -> Predictor:
         raise RunError(
             f"{file}: it has no {', '.join(absent[:5])}: the file is incomplete, or the model's code has changed"
         )
-    preprocessing = Preprocessing.from_json(stored) if stored is not None else None
-    if schema is None and preprocessing is not None:
+    preprocessing = fitted_from_json(stored) if stored is not None else None
+    if schema is None and isinstance(preprocessing, Preprocessing):
         schema = Schema.of_columns(preprocessing.columns)
     return Predictor(
         job=job,

@@ -123,12 +123,15 @@ class Term:
         maximum: public bound of the weights; the weight is applied as the fraction weights / maximum.
         exact: True for figures (counts, losses, statistics), which an encoding keeps to full precision; False for arrays like
             updates, which it may quantise.
+        accumulates: True for arrays that the server adds up over the rounds (control variates): in its memory whatever an
+            encoding rounds or cuts off would add up as well, so it takes twice the bits for them.
     """
 
     arrays: Arrays
     weights: Tensor
     maximum: float
     exact: bool = False
+    accumulates: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,9 @@ from wardround.channels import registry as channels
 from wardround.channels.named import HIDING, NAMED
 from wardround.channels.secure import SecureChannel
 from wardround.config.job import Job, PrivacySpec
+from wardround.encoding import scaled
 from wardround.encoding.field import Field
-from wardround.encoding.layout import Layout
+from wardround.encoding.layout import RANGED, Layout
 from wardround.encoding.rotation import LONGEST
 from wardround.errors import ConfigError, RunError
 from wardround.experiment import device_of, divided
@@ -54,7 +55,7 @@ class Layer:
     Attributes:
         name: `term/array`.
         values: numbers in it.
-        coding: how they are encoded: `scaled`, `wide` or `count`.
+        coding: how they are encoded: `scaled`, `fine`, `wide` or `count`.
         digits: that they become.
         bytes: their share of a site's message.
         ciphertexts: their share of a site's ciphertexts; 0 where there are none.
@@ -277,9 +278,11 @@ def _sum(totals: Sequence[Total], term: str, name: str) -> torch.Tensor:
 
 def _bound(secure: SecureChannel, flat: str, coding: str, size: int, sites: int) -> float:
     """What the encoding may change in an entry of a sum."""
-    if coding != "scaled":
+    if coding not in RANGED:
         return sites * 2.0**-64
-    quantum: float = 2.0 ** secure.announced[flat] / (2 ** (secure.bits - 1) - 1)
+    if coding == "fine":
+        return sites * 0.5 * scaled.quantum(secure.announced[flat], 2 * secure.bits)
+    quantum = scaled.quantum(secure.announced[flat], secure.bits)
     each = 0.5 if secure.rounding == "nearest" else 1.0
     # a rotation spreads each entry's error over its block
     spread = math.sqrt(min(size, LONGEST)) if secure.encoding.rotation else 1.0

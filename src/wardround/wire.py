@@ -42,7 +42,12 @@ def encode(message: Message) -> bytes:
     return pack(message.arrays, _metadata(message))
 
 
-def decode(data: bytes) -> Message:
+def pieces(message: Message) -> list[Any]:
+    """`encode` as buffers to be written one after another: those of contiguous tensors on the CPU are no copies."""
+    return _packed(message.arrays, _metadata(message))
+
+
+def decode(data: bytes | memoryview) -> Message:
     """The message in `data`, its tensors on the CPU, names in the sender's order.
 
     Raises:
@@ -81,17 +86,19 @@ def pack(arrays: Arrays, metadata: Mapping[str, str]) -> bytes:
     Raises:
         MessageError: a dtype has no wire form, a name is not text, or the header is above HEADER_LIMIT.
     """
+    return b"".join(_packed(arrays, metadata))
+
+
+def _packed(arrays: Arrays, metadata: Mapping[str, str]) -> list[Any]:
     plan = _plan(_signature(arrays))
     header = b'{"__metadata__":' + _text(dict(metadata)) + plan.entries + b"}"
     header += b" " * (-len(header) % _PREFIX)
     if len(header) > HEADER_LIMIT:
         raise MessageError(f"the header takes {len(header)} bytes, expected at most {HEADER_LIMIT}: send fewer facts")
-    return b"".join(
-        [len(header).to_bytes(_PREFIX, "little"), header, *(_payload(name, arrays[name]) for name in plan.layout)]
-    )
+    return [len(header).to_bytes(_PREFIX, "little"), header, *(_payload(name, arrays[name]) for name in plan.layout)]
 
 
-def unpack(data: bytes) -> tuple[Arrays, dict[str, str]]:
+def unpack(data: bytes | memoryview) -> tuple[Arrays, dict[str, str]]:
     """The tensors (on the CPU, in the header's order) and the texts of a safetensors file.
 
     Raises:
@@ -218,7 +225,7 @@ def _payload(name: str, value: Tensor) -> Any:
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-def _header(data: bytes) -> dict[str, Any]:
+def _header(data: bytes | memoryview) -> dict[str, Any]:
     if len(data) < _PREFIX:
         _malformed(f"it has {len(data)} bytes, expected at least {_PREFIX}")
     length = int.from_bytes(data[:_PREFIX], "little")

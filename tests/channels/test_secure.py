@@ -114,6 +114,17 @@ def test_the_range_of_values_follows_what_was_summed(tmp_path: Path) -> None:
     assert all(record["encoding"]["clipped"] == 0 for record in found.records[1:])
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_the_server_adds_up_stays_what_the_sites_added_up(bits: int, tmp_path: Path) -> None:
+    # SCAFFOLD's c is the mean of the c_k for good: no rounding, and nothing cut off, may add up over the rounds
+    job = a_job("scaffold", training__rounds=12, training__optimizer={"learning_rate": 0.2})
+    found = hidden(tmp_path / "run", job, "secagg", bits)
+    for name, value in found.outcome.server.rule.items():
+        mean = torch.stack([state[name] for state in found.states.values()]).mean(0)
+        apart = float((value - mean).abs().max())
+        assert apart < 12 * 2.0 ** (9 - 2 * bits) * float(value.abs().max()) + 1e-12
+
+
 # ----------------------------------------------------------------------------------------------- what breaks
 
 

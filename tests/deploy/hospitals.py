@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from wardround.deploy import kit, operate
+from wardround.deploy import enrolling, operate
 
 SITES = ("cleveland", "hungarian", "switzerland", "va")
 SUBMITTER = "lee"
@@ -25,7 +28,7 @@ POLICY: Mapping[str, Any] = {
         "submitters": [SUBMITTER],
         "models": ["logistic", "mlp"],
         "algorithms": ["fedavg", "fedprox", "scaffold", "fedbn"],
-        "channels": ["plain", "secagg"],
+        "channels": ["plain", "secagg", "he"],
     },
     "privacy": {"hiding_channel": False},
     "cohort": {"minimum_sites": 2, "minimum_quorum": 2, "minimum_rows": 30},
@@ -39,9 +42,20 @@ def flower_python() -> str | None:
     named = os.environ.get("WARDROUND_FLOWER_PYTHON")
     beside = Path(__file__).parents[2] / ".venvs" / "flower" / "bin" / "python"
     for candidate in (named, str(beside) if beside.exists() else None, sys.executable):
-        if candidate and not subprocess.run([candidate, "-c", "import flwr"], capture_output=True, check=False).returncode:
+        if (
+            candidate
+            and not subprocess.run([candidate, "-c", "import flwr"], capture_output=True, check=False).returncode
+        ):
             return candidate
     return None
+
+
+DATA = os.environ.get("WARDROUND_DATA", "")
+PYTHON = flower_python() if DATA else None
+needs_flower = pytest.mark.skipif(
+    PYTHON is None or not (Path(DATA) / "uci_heart").is_dir(),
+    reason="needs an interpreter with flwr (`make flower`, or WARDROUND_FLOWER_PYTHON) and uci_heart (WARDROUND_DATA)",
+)
 
 
 def free_port() -> int:
@@ -60,6 +74,63 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     return found
 
 
+class Cable:
+    """A TCP relay that a test can cut: sites dial it, and it dials the SuperLink."""
+
+    def __init__(self, port: int, target: int) -> None:
+        self._target, self.whole = target, True
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._listener = socket.create_server(("127.0.0.1", port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                inner, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                if not self.whole:
+                    raise OSError
+                outer = socket.create_connection(("127.0.0.1", self._target), 5)
+            except OSError:
+                inner.close()
+                continue
+            self._pairs.append((inner, outer))
+            threading.Thread(target=self._carry, args=(inner, outer), daemon=True).start()
+
+    def _carry(self, inner: socket.socket, outer: socket.socket) -> None:
+        try:
+            while True:
+                for ready in select.select([inner, outer], [], [])[0]:
+                    data = ready.recv(65536)
+                    if not data:
+                        return
+                    (outer if ready is inner else inner).sendall(data)
+        except (OSError, ValueError):
+            return
+        finally:
+            inner.close()
+            outer.close()
+
+    def cut(self) -> None:
+        self.whole = False
+        for pair in self._pairs:
+            for end in pair:
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue
+        self._pairs.clear()
+
+    def mend(self) -> None:
+        self.whole = True
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+
 class Hospitals:
     """The folders and processes of a project.
 
@@ -74,18 +145,20 @@ class Hospitals:
         self.environment = {
             **os.environ, "WARDROUND_DATA": data, "WARDROUND_FLOWER_PYTHON": python, "OMP_NUM_THREADS": "1",
         }  # fmt: skip
+        self.listen = ""
+        self.cable: Any = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         project = folder / "project.yaml"
         spec = {"addresses": ["127.0.0.1"], "port": self.port}
         tree = {"project": "heart", "coordinator": spec, "sites": list(SITES), "submitters": [SUBMITTER]}
         project.write_text(yaml.safe_dump(tree))
-        self.coordinator = kit.provision(project, folder / "coordinator")
+        self.coordinator = enrolling.provision(project, folder / "coordinator")
         names = (*SITES, SUBMITTER)
         for name in names:
-            kit.init_party(self.coordinator.path / "enrolments" / f"{name}.json", folder / name)
-        roster = kit.enrol(self.coordinator.path, [folder / name / "request.json" for name in names])
+            enrolling.init_party(self.coordinator.path / "enrolments" / f"{name}.json", folder / name)
+        roster = enrolling.enrol(self.coordinator.path, [folder / name / "request.json" for name in names])
         for name in names:
-            kit.join(folder / name, self.coordinator.path / "roster.json", roster.code)
+            enrolling.join(folder / name, self.coordinator.path / "roster.json", roster.code)
         for site in SITES:
             self.allow(site)
 
@@ -99,6 +172,7 @@ class Hospitals:
             (self.folder / name / "state").mkdir(exist_ok=True)
             kind = ["coordinator", "start"] if name == "coordinator" else ["site", "start"]
             more = ["--no-report"] if name == "coordinator" else []
+            more += ["--listen", self.listen] if name == "coordinator" and self.listen else []
             with (self.folder / name / "state" / "process.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
                     [sys.executable, "-m", "wardround", "deploy", *kind, str(self.folder / name), *more],

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from wardround.deploy import kit
+from wardround.deploy import enrolling
 from wardround.deploy.kit import CoordinatorFolder, PartyFolder
 
 SITES = ("budapest", "cleveland", "zurich")
@@ -47,19 +47,21 @@ def write_project(path: Path, sites: Sequence[str] = SITES, **changes: Any) -> P
 
 def provisioned(folder: Path, sites: Sequence[str] = SITES, **changes: Any) -> CoordinatorFolder:
     folder.mkdir(parents=True, exist_ok=True)
-    return kit.provision(write_project(folder / "project.yaml", sites, **changes), folder / "coordinator")
+    return enrolling.provision(write_project(folder / "project.yaml", sites, **changes), folder / "coordinator")
 
 
 def initialised(folder: Path, coordinator: CoordinatorFolder, names: Sequence[str]) -> dict[str, PartyFolder]:
-    return {name: kit.init_party(coordinator.path / "enrolments" / f"{name}.json", folder / name) for name in names}
+    return {
+        name: enrolling.init_party(coordinator.path / "enrolments" / f"{name}.json", folder / name) for name in names
+    }
 
 
 def enrolled(folder: Path, sites: Sequence[str] = SITES) -> Parties:
     """All keys made, requests taken, the roster joined."""
     coordinator = provisioned(folder, sites)
     parties = initialised(folder, coordinator, [*sites, SUBMITTER])
-    roster = kit.enrol(coordinator.path, [party.path / "request.json" for party in parties.values()])
+    roster = enrolling.enrol(coordinator.path, [party.path / "request.json" for party in parties.values()])
     for party in parties.values():
-        kit.join(party.path, coordinator.path / "roster.json", roster.code)
+        enrolling.join(party.path, coordinator.path / "roster.json", roster.code)
     submitter = parties.pop(SUBMITTER)
     return Parties(coordinator=coordinator, sites=parties, submitter=submitter)

@@ -172,6 +172,15 @@ def test_an_edited_decision_is_not_believed_where_it_is_no_decision(site: Site) 
         site.check(signed)
 
 
+def test_damaged_files_of_a_job_are_named(site: Site) -> None:
+    signed = job()
+    site.receive(signed)
+    for name, look in (("facts.json", site.approvals.facts), ("job.json", site.approvals.signed)):
+        (site.path / "jobs" / signed.id / name).write_bytes(b"\x80\x04junk")
+        with pytest.raises(RunError, match=name.replace(".", r"\.") + " is damaged"):
+            look(signed.id)
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "..", "a/b", "A", ""])
 def test_an_id_that_is_a_path_is_refused(site: Site, name: str) -> None:
     for act in (site.approvals.decision, site.approvals.signed, site.approvals.facts, site.approvals.deny):

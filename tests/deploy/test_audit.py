@@ -192,17 +192,27 @@ def test_a_head_that_its_owner_did_not_sign_is_neither_noted_nor_believed(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "tree", [None, [], {}, {"log": "x", "n": True, "hash": "", "time": "", "signature": ""}, {"log": "../x"}]
-)
+    "tree",
+    [
+        None, [], {}, {"n": True}, {"n": -1}, {"n": 1.5}, {"log": "../x"}, {"hash": "x"}, {"signature": "x"}, {"time": "today"},
+    ],
+)  # fmt: skip
 def test_a_head_of_another_form_is_refused(tree: Any) -> None:
+    sound = {"log": "zurich", "n": 1, "hash": DIGEST, "time": "2026-03-01T12:00:00.000+00:00", "signature": "0" * 128}
+    assert Head.from_json(sound).n == 1
     with pytest.raises(MessageError):
-        Head.from_json(tree)
+        Head.from_json({**sound, **tree} if tree else tree)
 
 
 def test_an_empty_log_has_no_head_and_a_reader_cannot_sign(tmp_path: Path) -> None:
     assert AuditLog(tmp_path / "audit.jsonl", COORDINATOR).head() is None
+    reader = AuditLog(tmp_path / "audit.jsonl", None)
     with pytest.raises(IdentityError, match="signed by the log's owner"):
-        AuditLog(tmp_path / "audit.jsonl", None).head()
+        reader.head()
+    head = filled(tmp_path / "other.jsonl", 1).head()
+    assert head is not None
+    with pytest.raises(IdentityError, match="needs the log owner's identity"):
+        reader.countersign(head, PINS)
     with pytest.raises(RunError, match="there is no audit log"):
         verify(tmp_path / "audit.jsonl")
 

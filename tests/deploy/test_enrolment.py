@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deploy.parties import SITES, SUBMITTER, Parties, enrolled, initialised, provisioned, write_project
-from wardround.deploy import canonical, kit, pki
+from wardround.deploy import canonical, checkup, enrolling, kit, pki
 from wardround.deploy.enrolment import Enrolment, Roster, SigningRequest, changes, same_code
 from wardround.deploy.identity import Identity, IdentityRefused
 from wardround.deploy.project import read_project
@@ -90,11 +90,11 @@ def test_the_address_to_dial_is_the_first(parties: Parties, tmp_path: Path) -> N
 
 def test_a_folder_with_something_in_it_is_not_overwritten(parties: Parties, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not an empty folder"):
-        kit.provision(write_project(tmp_path / "project.yaml"), parties.coordinator.path)
+        enrolling.provision(write_project(tmp_path / "project.yaml"), parties.coordinator.path)
     before = (parties.sites["zurich"].path / "identity.pem").read_bytes()
     coordinator = provisioned(tmp_path / "other")
     with pytest.raises(ConfigError, match="not an empty folder"):
-        kit.init_party(coordinator.path / "enrolments" / "zurich.json", parties.sites["zurich"].path)
+        enrolling.init_party(coordinator.path / "enrolments" / "zurich.json", parties.sites["zurich"].path)
     assert (parties.sites["zurich"].path / "identity.pem").read_bytes() == before
 
 
@@ -120,7 +120,7 @@ def test_a_project_that_cannot_be_is_refused(tmp_path: Path, given: dict[str, An
     with pytest.raises(ConfigError, match=words):
         read_project(path)
     with pytest.raises(ConfigError, match=words):
-        kit.provision(path, tmp_path / "out")
+        enrolling.provision(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -129,17 +129,17 @@ def test_a_request_without_the_token_is_refused(parties: Parties, tmp_path: Path
     site = initialised(tmp_path / "fresh", coordinator, ["zurich"])["zurich"]
     enrolment = site.enrolment
     identity = Identity.generate("zurich")
-    forged = kit._request(enrolment, identity, tmp_path, None).with_token("00" * 32)
+    forged = enrolling._request(enrolment, identity, tmp_path, None).with_token("00" * 32)
     (tmp_path / "forged.json").write_bytes(forged.to_bytes())
     with pytest.raises(IdentityError, match="does not prove that it has the enrolment file"):
-        kit.enrol(coordinator.path, [tmp_path / "forged.json"])
+        enrolling.enrol(coordinator.path, [tmp_path / "forged.json"])
     assert coordinator.roster().serial == 0
-    kit.enrol(coordinator.path, [site.path / "request.json"])
+    enrolling.enrol(coordinator.path, [site.path / "request.json"])
     # the token is used up: who finds the enrolment file later cannot take the place
-    late = kit._request(enrolment, identity, tmp_path, None).with_token(enrolment.token)
+    late = enrolling._request(enrolment, identity, tmp_path, None).with_token(enrolment.token)
     (tmp_path / "late.json").write_bytes(late.to_bytes())
     with pytest.raises(IdentityError, match="not signed with that key"):
-        kit.enrol(coordinator.path, [tmp_path / "late.json"])
+        enrolling.enrol(coordinator.path, [tmp_path / "late.json"])
 
 
 def test_requests_are_taken_all_or_none_and_again_without_harm(tmp_path: Path) -> None:
@@ -149,10 +149,10 @@ def test_requests_are_taken_all_or_none_and_again_without_harm(tmp_path: Path) -
     bad.write_bytes(b"{}")
     files = [site.path / "request.json" for site in sites.values()]
     with pytest.raises(MessageError):
-        kit.enrol(coordinator.path, [*files, bad])
+        enrolling.enrol(coordinator.path, [*files, bad])
     assert [entry.name for entry in coordinator.roster().entries] == ["coordinator"]
-    first = kit.enrol(coordinator.path, files)
-    assert kit.enrol(coordinator.path, files) == first
+    first = enrolling.enrol(coordinator.path, files)
+    assert enrolling.enrol(coordinator.path, files) == first
 
 
 @pytest.mark.parametrize(
@@ -167,21 +167,21 @@ def test_an_altered_request_is_refused(tmp_path: Path, member: str) -> None:
     path = tmp_path / "altered.json"
     path.write_bytes(altered.to_bytes())
     with pytest.raises((IdentityError, MessageError)):
-        kit.enrol(coordinator.path, [path])
+        enrolling.enrol(coordinator.path, [path])
     assert coordinator.roster().entry("zurich") is None
 
 
 def test_one_key_for_two_parties_is_refused(tmp_path: Path) -> None:
     coordinator = provisioned(tmp_path)
     sites = initialised(tmp_path, coordinator, ["zurich", "budapest"])
-    kit.enrol(coordinator.path, [sites["zurich"].path / "request.json"])
+    enrolling.enrol(coordinator.path, [sites["zurich"].path / "request.json"])
     identity = Identity("budapest", sites["zurich"].identity().private)
-    twin = kit._request(sites["budapest"].enrolment, identity, tmp_path, None).with_token(
+    twin = enrolling._request(sites["budapest"].enrolment, identity, tmp_path, None).with_token(
         sites["budapest"].enrolment.token
     )
     (tmp_path / "twin.json").write_bytes(twin.to_bytes())
     with pytest.raises(IdentityError, match="has the key of zurich"):
-        kit.enrol(coordinator.path, [tmp_path / "twin.json"])
+        enrolling.enrol(coordinator.path, [tmp_path / "twin.json"])
     roster = coordinator.roster()
     zurich = roster.entry("zurich")
     assert zurich is not None
@@ -195,13 +195,13 @@ def test_a_name_that_the_project_lacks_is_refused_until_it_is_added(tmp_path: Pa
     other = provisioned(tmp_path / "other", SITES)
     site = initialised(tmp_path / "other", other, ["zurich"])["zurich"]
     with pytest.raises(ConfigError, match="no such name"):
-        kit.enrol(coordinator.path, [site.path / "request.json"])
+        enrolling.enrol(coordinator.path, [site.path / "request.json"])
     write_project(coordinator.path / "project.yaml", SITES)
     before = coordinator.tokens()
-    kit.enrol(coordinator.path, [])
+    enrolling.enrol(coordinator.path, [])
     assert {**coordinator.tokens(), **before} == coordinator.tokens()
     joined = initialised(tmp_path, coordinator, ["zurich"])["zurich"]
-    assert kit.enrol(coordinator.path, [joined.path / "request.json"]).entry("zurich") is not None
+    assert enrolling.enrol(coordinator.path, [joined.path / "request.json"]).entry("zurich") is not None
 
 
 def test_an_enrolment_file_that_was_altered_is_refused(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_an_enrolment_file_that_was_altered_is_refused(tmp_path: Path) -> None:
     ):
         evil.write_bytes(altered.to_bytes())
         with pytest.raises(MessageError):
-            kit.init_party(evil, tmp_path / "zurich")
+            enrolling.init_party(evil, tmp_path / "zurich")
         assert not (tmp_path / "zurich").exists()
 
 
@@ -228,16 +228,16 @@ def test_an_enrolment_file_that_was_altered_is_refused(tmp_path: Path) -> None:
 def test_new_names_need_the_code_that_others_read_out(tmp_path: Path) -> None:
     coordinator = provisioned(tmp_path)
     sites = initialised(tmp_path, coordinator, SITES)
-    roster = kit.enrol(coordinator.path, [site.path / "request.json" for site in sites.values()])
+    roster = enrolling.enrol(coordinator.path, [site.path / "request.json" for site in sites.values()])
     file, zurich = coordinator.path / "roster.json", sites["zurich"]
     with pytest.raises(Refused, match=roster.code):
-        kit.join(zurich.path, file)
+        enrolling.join(zurich.path, file)
     with pytest.raises(IdentityError, match="is not this roster's"):
-        kit.join(zurich.path, file, "AAAA-" * 7 + "AAAA")
+        enrolling.join(zurich.path, file, "AAAA-" * 7 + "AAAA")
     with pytest.raises(IdentityError, match="has no roster yet"):
         zurich.roster()
-    kit.join(zurich.path, file, roster.code.lower().replace("-", " "))
-    assert kit.join(zurich.path, file) == []
+    enrolling.join(zurich.path, file, roster.code.lower().replace("-", " "))
+    assert enrolling.join(zurich.path, file) == []
 
 
 def test_the_code_is_another_one_for_other_keys_names_or_roles(parties: Parties) -> None:
@@ -265,16 +265,16 @@ def test_a_coordinator_that_puts_another_key_in_a_sites_place_is_found(parties: 
     file = tmp_path / "swapped.json"
     file.write_bytes(swapped.sealed(coordinator).to_bytes())
     with pytest.raises(Refused, match="NOT proved with the old key"):
-        kit.join(parties.sites["budapest"].path, file)
+        enrolling.join(parties.sites["budapest"].path, file)
     with pytest.raises(IdentityError, match="somebody enrolled in its place"):
-        kit.join(parties.sites["zurich"].path, file, swapped.code)
+        enrolling.join(parties.sites["zurich"].path, file, swapped.code)
     # a sybil beside the others
     extra = replace(zurich, name="graz", public=Identity.generate("graz").public.hex())
     file.write_bytes(
         replace(roster, serial=roster.serial + 1, entries=(*roster.entries, extra)).sealed(coordinator).to_bytes()
     )
     with pytest.raises(Refused, match="graz"):
-        kit.join(parties.sites["budapest"].path, file)
+        enrolling.join(parties.sites["budapest"].path, file)
     assert parties.sites["budapest"].roster() == roster
 
 
@@ -289,29 +289,29 @@ def test_an_older_a_forked_or_a_strangers_roster_is_refused(parties: Parties, tm
     ):
         file.write_bytes(bad.sealed(coordinator).to_bytes())
         with pytest.raises(IdentityError, match=words):
-            kit.join(site.path, file, code)
+            enrolling.join(site.path, file, code)
     stranger = Identity.generate("coordinator")
     own = replace(roster.coordinator, public=stranger.public.hex())
     others = tuple(entry for entry in roster.entries if entry.role != "coordinator")
     theirs = replace(roster, serial=9, entries=(*others, own)).sealed(stranger)
     file.write_bytes(theirs.to_bytes())
     with pytest.raises(IdentityRefused, match="another coordinator"):
-        kit.join(site.path, file, theirs.code)
+        enrolling.join(site.path, file, theirs.code)
     file.write_bytes(replace(roster, serial=9, signature=theirs.signature).to_bytes())
     with pytest.raises(IdentityError, match="not signed by the coordinator it names"):
-        kit.join(site.path, file, code)
+        enrolling.join(site.path, file, code)
     assert site.roster() == roster
 
 
 def test_a_roster_in_which_a_revocation_was_taken_back_is_refused(parties: Parties, tmp_path: Path) -> None:
     before = parties.coordinator.roster()
-    kit.revoke(parties.coordinator.path, "zurich")
-    kit.join(parties.sites["budapest"].path, parties.roster_file)
+    enrolling.revoke(parties.coordinator.path, "zurich")
+    enrolling.join(parties.sites["budapest"].path, parties.roster_file)
     file = tmp_path / "roster.json"
     back = replace(before, serial=99).sealed(parties.coordinator.identity())
     file.write_bytes(back.to_bytes())
     with pytest.raises(IdentityRefused) as caught:
-        kit.join(parties.sites["budapest"].path, file, back.code)
+        enrolling.join(parties.sites["budapest"].path, file, back.code)
     assert caught.value.reason == "revoked"
 
 
@@ -321,11 +321,11 @@ def test_a_roster_in_which_a_revocation_was_taken_back_is_refused(parties: Parti
 def test_a_site_rotates_its_keys_and_others_need_no_code(parties: Parties) -> None:
     zurich, budapest = parties.sites["zurich"], parties.sites["budapest"]
     old, old_node = zurich.identity(), zurich.node_key.read_bytes()
-    request = kit.rotate_party(zurich.path)
+    request = enrolling.rotate_party(zurich.path)
     assert zurich.identity().public == old.public  # in force until the roster is joined
-    kit.enrol(parties.coordinator.path, [request])
+    enrolling.enrol(parties.coordinator.path, [request])
     for site in (budapest, zurich):
-        kit.join(site.path, parties.roster_file)
+        enrolling.join(site.path, parties.roster_file)
     new = zurich.identity()
     assert new.public != old.public
     assert zurich.node_key.read_bytes() != old_node
@@ -341,73 +341,73 @@ def test_a_site_rotates_its_keys_and_others_need_no_code(parties: Parties) -> No
 
 def test_a_site_that_missed_a_rotation_joins_the_one_after(parties: Parties) -> None:
     for _ in range(2):
-        kit.enrol(parties.coordinator.path, [kit.rotate_party(parties.sites["zurich"].path)])
-        kit.join(parties.sites["zurich"].path, parties.roster_file)
-    found = kit.join(parties.sites["budapest"].path, parties.roster_file)
+        enrolling.enrol(parties.coordinator.path, [enrolling.rotate_party(parties.sites["zurich"].path)])
+        enrolling.join(parties.sites["zurich"].path, parties.roster_file)
+    found = enrolling.join(parties.sites["budapest"].path, parties.roster_file)
     assert [change.proved for change in found if change.what == "key"] == [True]
 
 
 def test_a_rotation_that_the_old_key_did_not_sign_is_refused(parties: Parties, tmp_path: Path) -> None:
-    request = SigningRequest.from_bytes(kit.rotate_party(parties.sites["zurich"].path).read_bytes())
+    request = SigningRequest.from_bytes(enrolling.rotate_party(parties.sites["zurich"].path).read_bytes())
     assert request.rotation is not None
     thief = Identity.generate("zurich")
     forged = replace(request, rotation=replace(request.rotation, signature=thief.sign(b"x").hex()))
     file = tmp_path / "forged.json"
     file.write_bytes(forged.to_bytes())
     with pytest.raises(IdentityError, match="not signed with that key"):
-        kit.enrol(parties.coordinator.path, [file])
+        enrolling.enrol(parties.coordinator.path, [file])
     for member in ("old", "new"):
         file.write_bytes(
             replace(request, rotation=replace(request.rotation, **{member: thief.public.hex()})).to_bytes()
         )
         with pytest.raises(IdentityError, match="not signed with that key"):
-            kit.enrol(parties.coordinator.path, [file])
+            enrolling.enrol(parties.coordinator.path, [file])
 
 
 def test_a_revoked_or_expired_key_vouches_for_no_other(parties: Parties) -> None:
     zurich = parties.sites["zurich"]
-    request = kit.rotate_party(zurich.path)
-    kit.revoke(parties.coordinator.path, "zurich")
+    request = enrolling.rotate_party(zurich.path)
+    enrolling.revoke(parties.coordinator.path, "zurich")
     with pytest.raises(IdentityError, match="does not prove"):
-        kit.enrol(parties.coordinator.path, [request])
-    kit.revoke_here(zurich.path, "zurich")
+        enrolling.enrol(parties.coordinator.path, [request])
+    enrolling.revoke_here(zurich.path, "zurich")
     with pytest.raises(IdentityRefused, match="revoked"):
-        kit.rotate_party(zurich.path)
+        enrolling.rotate_party(zurich.path)
     roster = parties.coordinator.roster()
     past = canonical.time_text(canonical.now() - timedelta(days=1))
     roster = replace(roster, entries=tuple(replace(entry, ends=past) for entry in roster.entries))
     parties.coordinator.write_roster(roster.sealed(parties.coordinator.identity()))
-    request = kit.rotate_party(parties.sites["budapest"].path)
+    request = enrolling.rotate_party(parties.sites["budapest"].path)
     with pytest.raises(IdentityRefused) as caught:
-        kit.enrol(parties.coordinator.path, [request])
+        enrolling.enrol(parties.coordinator.path, [request])
     assert caught.value.reason == "expired"
 
 
 def test_a_revoked_site_is_out_and_comes_back_with_new_keys_alone(parties: Parties, tmp_path: Path) -> None:
     zurich, budapest = parties.sites["zurich"], parties.sites["budapest"]
     stolen = zurich.identity()
-    kit.revoke(parties.coordinator.path, "zurich")
-    kit.join(budapest.path, parties.roster_file)
+    enrolling.revoke(parties.coordinator.path, "zurich")
+    enrolling.join(budapest.path, parties.roster_file)
     assert "zurich" not in parties.coordinator.node_keys()
     assert not (parties.coordinator.path / "nodes" / "zurich.pub").exists()
     with pytest.raises(IdentityRefused):
         budapest.pins().verify("zurich", b"said", stolen.sign(b"said"))
     with pytest.raises(IdentityError, match="has no zurich"):
-        kit.join(zurich.path, parties.roster_file)
+        enrolling.join(zurich.path, parties.roster_file)
     with pytest.raises(IdentityError, match="was revoked"):
-        kit.enrol(parties.coordinator.path, [zurich.path / "request.json"])
-    again = kit.init_party(parties.coordinator.path / "enrolments" / "zurich.json", tmp_path / "zurich")
-    roster = kit.enrol(parties.coordinator.path, [again.path / "request.json"])
+        enrolling.enrol(parties.coordinator.path, [zurich.path / "request.json"])
+    again = enrolling.init_party(parties.coordinator.path / "enrolments" / "zurich.json", tmp_path / "zurich")
+    roster = enrolling.enrol(parties.coordinator.path, [again.path / "request.json"])
     with pytest.raises(Refused, match="zurich"):  # a new key that nothing proves
-        kit.join(budapest.path, parties.roster_file)
-    kit.join(budapest.path, parties.roster_file, roster.code)
+        enrolling.join(budapest.path, parties.roster_file)
+    enrolling.join(budapest.path, parties.roster_file, roster.code)
     budapest.pins().verify("zurich", b"said", again.identity().sign(b"said"))
 
 
 def test_a_site_revokes_by_itself_without_the_coordinator(parties: Parties) -> None:
     budapest = parties.sites["budapest"]
     zurich = parties.sites["zurich"].identity()
-    kit.revoke_here(budapest.path, "zurich")
+    enrolling.revoke_here(budapest.path, "zurich")
     with pytest.raises(IdentityRefused, match="revoked"):
         budapest.pins().verify("zurich", b"said", zurich.sign(b"said"))
     parties.sites["cleveland"].pins().verify("zurich", b"said", zurich.sign(b"said"))
@@ -418,33 +418,33 @@ def test_a_site_revokes_by_itself_without_the_coordinator(parties: Parties) -> N
 
 def test_a_key_that_was_revoked_here_vouches_for_no_other_here(parties: Parties) -> None:
     budapest, zurich = parties.sites["budapest"], parties.sites["zurich"]
-    kit.revoke_here(budapest.path, "zurich")  # stolen, and the coordinator does not know yet
-    kit.enrol(parties.coordinator.path, [kit.rotate_party(zurich.path)])
+    enrolling.revoke_here(budapest.path, "zurich")  # stolen, and the coordinator does not know yet
+    enrolling.enrol(parties.coordinator.path, [enrolling.rotate_party(zurich.path)])
     with pytest.raises(Refused, match="NOT proved"):
-        kit.join(budapest.path, parties.roster_file)
-    kit.join(parties.sites["cleveland"].path, parties.roster_file)
-    kit.revoke_here(budapest.path, "coordinator")
-    kit.rotate_coordinator(parties.coordinator.path, "identity")
+        enrolling.join(budapest.path, parties.roster_file)
+    enrolling.join(parties.sites["cleveland"].path, parties.roster_file)
+    enrolling.revoke_here(budapest.path, "coordinator")
+    enrolling.rotate_coordinator(parties.coordinator.path, "identity")
     with pytest.raises(IdentityRefused, match="revoked here"):
-        kit.join(budapest.path, parties.roster_file, parties.coordinator.roster().code)
+        enrolling.join(budapest.path, parties.roster_file, parties.coordinator.roster().code)
 
 
 def test_what_cannot_be_revoked_is_said(parties: Parties) -> None:
     with pytest.raises(ConfigError, match="is not enrolled"):
-        kit.revoke(parties.coordinator.path, "graz")
+        enrolling.revoke(parties.coordinator.path, "graz")
     with pytest.raises(ConfigError, match="is the coordinator"):
-        kit.revoke(parties.coordinator.path, "coordinator")
+        enrolling.revoke(parties.coordinator.path, "coordinator")
     with pytest.raises(ConfigError, match="expected 1 to 64"):
-        kit.revoke(parties.coordinator.path, "../x")
+        enrolling.revoke(parties.coordinator.path, "../x")
 
 
 def test_the_coordinator_rotates_its_identity_and_the_old_one_proves_it(parties: Parties) -> None:
     old = parties.coordinator.identity()
-    kit.rotate_coordinator(parties.coordinator.path, "identity")
+    enrolling.rotate_coordinator(parties.coordinator.path, "identity")
     new = parties.coordinator.identity()
     assert new.public != old.public
     for site in parties.sites.values():
-        kit.join(site.path, parties.roster_file)
+        enrolling.join(site.path, parties.roster_file)
         site.pins().verify("coordinator", b"said", new.sign(b"said"))
         with pytest.raises(IdentityRefused):
             site.pins().verify("coordinator", b"said", old.sign(b"said"))
@@ -457,15 +457,15 @@ def test_an_identity_whose_rotation_was_cut_short_is_the_one_that_the_roster_has
     with monkeypatch.context() as patch:
         patch.setattr(kit.CoordinatorFolder, "write_roster", _dies)
         with pytest.raises(KeyboardInterrupt):
-            kit.rotate_coordinator(parties.coordinator.path, "identity")
+            enrolling.rotate_coordinator(parties.coordinator.path, "identity")
     assert (
         parties.coordinator.identity().public == old == bytes.fromhex(parties.coordinator.roster().coordinator.public)
     )
     with monkeypatch.context() as patch:
-        patch.setattr(kit, "_write_enrolments", _dies)
+        patch.setattr(enrolling, "_write_enrolments", _dies)
         patch.setattr(kit.CoordinatorFolder, "audit", _dies)
         with pytest.raises(KeyboardInterrupt):
-            kit.rotate_coordinator(parties.coordinator.path, "identity")
+            enrolling.rotate_coordinator(parties.coordinator.path, "identity")
     assert (
         parties.coordinator.identity().public == bytes.fromhex(parties.coordinator.roster().coordinator.public) != old
     )
@@ -475,12 +475,12 @@ def test_certificates_are_renewed_and_a_new_authority_is_known_before_it_is_used
     folder, zurich = parties.coordinator, parties.sites["zurich"]
     before = folder.server[0].read_bytes()
     pki.check_issued(folder.server[0], zurich.authority)
-    kit.rotate_coordinator(folder.path, "authority")
+    enrolling.rotate_coordinator(folder.path, "authority")
     assert folder.server[0].read_bytes() == before
     pki.check_issued(folder.server[0], zurich.authority)
-    kit.join(zurich.path, parties.roster_file)
+    enrolling.join(zurich.path, parties.roster_file)
     pki.check_issued(folder.server[0], zurich.authority)
-    kit.rotate_coordinator(folder.path, "server")
+    enrolling.rotate_coordinator(folder.path, "server")
     pki.check_issued(folder.server[0], zurich.authority)
     with pytest.raises(IdentityError, match="was not issued by"):
         pki.check_issued(folder.server[0], parties.sites["budapest"].authority)
@@ -491,11 +491,11 @@ def test_certificates_are_renewed_and_a_new_authority_is_known_before_it_is_used
 
 def test_check_finds_nothing_wrong_and_then_what_is(parties: Parties) -> None:
     for folder in (parties.coordinator, *parties.sites.values(), parties.submitter):
-        assert {one.level for one in kit.check(folder.path)} == {"ok"}
+        assert {one.level for one in checkup.check(folder.path)} == {"ok"}
     zurich = parties.sites["zurich"]
     (zurich.path / "site.yaml").write_text("allow: {everything: true}\n")
     zurich.node_key.chmod(0o644)
-    wrong = {one.what: one.text for one in kit.check(zurich.path) if one.level == "error"}
+    wrong = {one.what: one.text for one in checkup.check(zurich.path) if one.level == "error"}
     assert set(wrong) == {"policy", "node key"}
     assert "unknown key 'allow.everything'" in wrong["policy"]
 
@@ -510,22 +510,22 @@ def test_check_warns_before_an_end_and_says_so_after_it(parties: Parties) -> Non
         for entry in folder.roster().entries
     )
     folder.write_roster(replace(folder.roster(), entries=entries).sealed(folder.identity()))
-    levels = {one.what: one.level for one in kit.check(folder.path)}
+    levels = {one.what: one.level for one in checkup.check(folder.path)}
     assert (levels["budapest"], levels["cleveland"], levels["zurich"]) == ("warning", "error", "ok")
-    kit.revoke(folder.path, "zurich")
-    awaited = [one.text for one in kit.check(folder.path) if one.what == "zurich"]
+    enrolling.revoke(folder.path, "zurich")
+    awaited = [one.text for one in checkup.check(folder.path) if one.what == "zurich"]
     assert awaited == ["not enrolled yet: their request is awaited"]
 
 
 def test_check_tells_of_a_damaged_roster_and_an_expired_certificate(parties: Parties) -> None:
     folder = parties.coordinator
     pki.make_server(["localhost"], folder.authority, folder.path / "authority.key", *folder.server, days=0)
-    assert any("EXPIRED" in one.text for one in kit.check(folder.path) if one.what == "server")
+    assert any("EXPIRED" in one.text for one in checkup.check(folder.path) if one.what == "server")
     zurich = parties.sites["zurich"]
     data = bytearray((zurich.path / "roster.json").read_bytes())
     data[len(data) // 2] ^= 1
     (zurich.path / "roster.json").write_bytes(bytes(data))
-    assert any(one.level == "error" and one.what == "roster" for one in kit.check(zurich.path))
+    assert any(one.level == "error" and one.what == "roster" for one in checkup.check(zurich.path))
 
 
 def test_a_sender_in_two_places_shows_until_it_is_cleared(parties: Parties) -> None:
@@ -536,25 +536,25 @@ def test_a_sender_in_two_places_shows_until_it_is_cleared(parties: Parties) -> N
     with pytest.raises(IdentityRefused):
         seen.take("coordinator", "run-1", "0" * 16, 1, now + timedelta(seconds=2), now)
     seen.close()
-    assert any("two places" in one.text for one in kit.check(zurich.path))
-    assert kit.clear(zurich.path, "coordinator") == 1
-    assert {one.level for one in kit.check(zurich.path)} == {"ok"}
+    assert any("two places" in one.text for one in checkup.check(zurich.path))
+    assert checkup.clear(zurich.path, "coordinator") == 1
+    assert {one.level for one in checkup.check(zurich.path)} == {"ok"}
 
 
 def test_folders_of_the_wrong_kind_are_named(parties: Parties, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither"):
         kit.open_folder(tmp_path)
     with pytest.raises(ConfigError, match="needs the coordinator's folder"):
-        kit.enrol(parties.sites["zurich"].path, [])
+        enrolling.enrol(parties.sites["zurich"].path, [])
     with pytest.raises(ConfigError, match="is the coordinator's folder"):
-        kit.join(parties.coordinator.path, parties.roster_file)
+        enrolling.join(parties.coordinator.path, parties.roster_file)
 
 
 def test_what_was_done_is_in_the_logs(parties: Parties) -> None:
     from wardround.deploy import audit
 
-    kit.enrol(parties.coordinator.path, [kit.rotate_party(parties.sites["zurich"].path)])
-    kit.revoke(parties.coordinator.path, "budapest")
+    enrolling.enrol(parties.coordinator.path, [enrolling.rotate_party(parties.sites["zurich"].path)])
+    enrolling.revoke(parties.coordinator.path, "budapest")
     entries = list(parties.coordinator.audit().entries())
     assert [entry["party"] for entry in entries if entry["kind"] == "enrolled"] == [
         "coordinator",
@@ -591,6 +591,66 @@ def test_files_of_another_kind_or_size_are_refused(parties: Parties) -> None:
     ):
         with pytest.raises(MessageError, match="it is another file"):
             parse(data)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "../../etc"}, {"name": "A"}, {"role": "spy"}, {"role": "coordinator"}, {"node": "ssh-ed25519 AAAA"},
+        {"node": "ecdsa-sha2-nistp384 AAAA\nmore"}, {"public": "zz" * 32}, {"public": "ab"}, {"ends": "never"}, {"begins": 1},
+        {"rotations": [{}]}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_roster_with_an_entry_of_another_form_is_refused_though_it_is_signed(
+    parties: Parties, changed: dict[str, Any]
+) -> None:
+    entries = json.loads(parties.roster_file.read_bytes())["entries"]
+    altered = [{**entry, **changed} if entry["name"] == "zurich" else entry for entry in entries]
+    with pytest.raises(MessageError):
+        Roster.from_bytes(signed_roster(parties, entries=altered))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"project": "../x"}, {"addresses": []}, {"addresses": ["a b"]}, {"addresses": [1]}, {"port": 0}, {"port": True},
+        {"serial": -1}, {"made": "now"}, {"revoked": {"SHA256:x": "../x"}}, {"revoked": {"SHA256:x": 1}}, {"revoked": []},
+        {"entries": []}, {"entries": {}}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_roster_of_another_form_is_refused_though_it_is_signed(parties: Parties, changed: dict[str, Any]) -> None:
+    assert Roster.from_bytes(signed_roster(parties)) == parties.coordinator.roster()
+    with pytest.raises(MessageError):
+        Roster.from_bytes(signed_roster(parties, **changed))
+
+
+def test_a_roster_names_each_party_once(parties: Parties) -> None:
+    entries = json.loads(parties.roster_file.read_bytes())["entries"]
+    twin = {**entries[-1], "public": Identity.generate("x").public.hex()}
+    with pytest.raises(MessageError, match="names a party twice"):
+        Roster.from_bytes(signed_roster(parties, entries=[*entries, twin]))
+
+
+def signed_roster(parties: Parties, **changed: Any) -> bytes:
+    """The roster with other members, as a hostile coordinator signs it."""
+    tree = {**json.loads(parties.roster_file.read_bytes()), **changed}
+    unsigned = {name: value for name, value in tree.items() if name not in ("signature", "format", "kind")}
+    signature = parties.coordinator.identity().sign(b"wardround/roster/1\x00" + canonical.encode(unsigned))
+    return canonical.encode({**tree, "signature": signature.hex()}) + b"\n"
+
+
+def test_a_request_of_another_form_is_refused_though_it_is_signed(parties: Parties, tmp_path: Path) -> None:
+    identity = Identity.generate("zurich")
+    node = pki.make_node_key(tmp_path / "node.key")
+    for name, role in (("../../x", "site"), ("zurich", "coordinator"), (SUBMITTER, "submitter")):
+        request = SigningRequest(
+            project="heart", name=name, role=role, public=identity.public.hex(), node=node,
+            made=canonical.time_text(canonical.now()),
+        )  # fmt: skip
+        proof = pki.sign_with_node_key(tmp_path / "node.key", request.core())
+        request = replace(request, node_proof=proof, signature=identity.sign(request.core()).hex())
+        with pytest.raises(MessageError):
+            SigningRequest.from_bytes(request.to_bytes())
 
 
 def test_changes_name_each_difference(parties: Parties) -> None:

@@ -216,9 +216,22 @@ def test_other_bodies_are_refused(seen: Seen, body: bytes) -> None:
     assert reason_of(_sealed_unchecked(body), seen) == "body"
 
 
+def test_json_has_a_limit_of_its_own() -> None:
+    with pytest.raises(EnvelopeRefused, match="expected at most 16777216"):
+        check_body(b'{"a": "' + b"x" * 2**24 + b'"}')
+
+
 @pytest.mark.parametrize("changes", [{"recipient": "../vienna"}, {"run": "a/b"}, {"run": ""}])
 def test_names_that_are_paths_are_not_sealed(changes: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="expected 1 to 64"):
+        sealed(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kind": "A B"}, {"kind": ""}, {"kind": "../x"}, {"number": -1}, {"number": 2**63}]
+)
+def test_what_no_recipient_would_take_is_not_sealed(changes: dict[str, Any]) -> None:
+    with pytest.raises(EnvelopeRefused, match="expected a-z, 0-9 and -, and 0 or more"):
         sealed(**changes)
 
 
@@ -273,6 +286,8 @@ def test_where_numbers_cannot_be_noted_nothing_is_taken(tmp_path: Path) -> None:
     seen.close()
     with pytest.raises(StorageError, match="no message is taken"):
         opened(sealed(), seen)
+    with pytest.raises(StorageError):
+        seen.clear("coordinator")
 
 
 def test_the_sender_that_a_refused_message_claims_is_a_name_or_a_question_mark() -> None:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from deploy.hospitals import SITES, Hospitals, flower_python, until
+from deploy.hospitals import SITES, Hospitals, needs_flower, until
 from wardround import config
 from wardround.deploy.audit import verify
 from wardround.experiment import run
 from wardround.federation.baselines import changed
 
-DATA = os.environ.get("WARDROUND_DATA", "")
-PYTHON = flower_python() if DATA else None
-pytestmark = pytest.mark.skipif(
-    PYTHON is None or not (Path(DATA) / "uci_heart").is_dir(),
-    reason="needs an interpreter with flwr (WARDROUND_FLOWER_PYTHON) and uci_heart (WARDROUND_DATA)",
-)
+pytestmark = [pytest.mark.slow, needs_flower]
 
 JOB = """
 name: heart
@@ -33,21 +28,6 @@ algorithm: {name: ALGORITHM}
 training: {rounds: 3, local_steps: 5, batch_size: 16, optimizer: {name: sgd, learning_rate: 0.05}}
 evaluation: {bootstrap: 0, baselines: []}
 """
-
-
-@pytest.fixture(scope="module")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
-    made = Hospitals(tmp_path_factory.mktemp("hospitals"), DATA, str(PYTHON))
-    made.start("coordinator", *SITES)
-    try:
-        until(
-            lambda: set(made.status().get("sites", {}).values()) == {"online"}, 90,
-            "all sites are online",
-        )  # fmt: skip
-        yield made
-    finally:
-        made.stop()
-    assert not made.left()
 
 
 def write_job(folder: Path, algorithm: str) -> Path:
@@ -88,9 +68,57 @@ def test_what_was_done_is_in_all_logs_and_no_round_took_long(hospitals: Hospital
     for party in ("coordinator", *SITES):
         assert verify(hospitals.folder / party / "audit.jsonl") == []
         assert any(entry["run"] == name for entry in hospitals.entries(party, "message-sent"))
-    spent = [entry["seconds"] for entry in json.loads((hospitals.run_folder(name) / "result.json").read_text())["history"]["federated"]]
-    each = sorted(b - a for a, b in zip(spent, spent[1:], strict=False))
+    spent = [
+        entry["seconds"]
+        for entry in json.loads((hospitals.run_folder(name) / "result.json").read_text())["history"]["federated"]
+    ]
+    each = sorted(b - a for a, b in itertools.pairwise(spent))
     assert each[len(each) // 2] <= 4.0
+
+
+def memory(pid: int) -> tuple[float, float]:
+    """Resident memory of a process now, and its peak since `clear_refs`, in MB (10^6 bytes)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    found = {
+        name: int(rest.split()[0]) * 1024 / 1e6
+        for name, _, rest in (line.partition(":") for line in lines)
+        if "Vm" in name
+    }
+    return found["VmRSS"], found["VmHWM"]
+
+
+def named_processes(hospitals: Hospitals) -> dict[str, int]:
+    """What each process of the coordinator and of a site is, and its id."""
+    found = {"coordinator": hospitals.processes["coordinator"].pid, "site": hospitals.processes["va"].pid}
+    found |= {f"coordinator's {kind}": pid for kind, pid in hospitals.status()["pids"].items()}
+    threads = Path(f"/proc/{found['site']}/task").glob("*/children")
+    children = [pid for path in threads for pid in path.read_text().split()]
+    return found | {"site's relay": int(children[0])}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc, as Linux has it")
+def test_a_large_model_takes_a_few_times_its_size(hospitals: Hospitals, tmp_path: Path) -> None:
+    """Run with `-s` and WARDROUND_MODEL_WIDTH=5000 for the table of docs/deploy/processes.md."""
+    width = int(os.environ.get("WARDROUND_MODEL_WIDTH", "2500"))
+    model = 4 * width * (width + 30) / 1e6
+    pids = named_processes(hospitals)
+    before = {}
+    for name, pid in pids.items():
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+        before[name] = memory(pid)[0]
+    more = (f"model.options={{hidden: [{width}, {width}], norm: none}}", "training.rounds=2", "training.local_steps=2")
+    run_id = hospitals.submit(write_job(tmp_path, "fedavg"), overrides=more)
+    assert hospitals.outcome(run_id, 300)["status"] == "done"
+    times = {}
+    for name, pid in pids.items():
+        peak = memory(pid)[1]
+        times[name] = (peak - before[name]) / model
+        print(
+            f"{name:24} before {before[name]:6.0f} MB  peak {peak:6.0f} MB  {times[name]:4.1f} models of {model:.0f} MB"
+        )
+    assert times["site"] < 6  # of which training with SGD needs two: parameters and gradients
+    assert times["coordinator"] < 11
+    assert max(times["site's relay"], times["coordinator's coordinator"]) < 3
 
 
 def test_a_site_killed_in_training_comes_back_with_its_state(hospitals: Hospitals, tmp_path: Path) -> None:
@@ -100,9 +128,7 @@ def test_a_site_killed_in_training_comes_back_with_its_state(hospitals: Hospital
     hospitals.kill("va")
     hospitals.start("va")
     assert hospitals.outcome(name, 120)["status"] == "done"
-    assert_same_model(
-        hospitals.run_folder(name), local_model(job, tmp_path / "local", "training.rounds=6", "seed=5")
-    )
+    assert_same_model(hospitals.run_folder(name), local_model(job, tmp_path / "local", "training.rounds=6", "seed=5"))
 
 
 def test_a_killed_coordinator_goes_on_with_its_run(hospitals: Hospitals, tmp_path: Path) -> None:
@@ -112,9 +138,7 @@ def test_a_killed_coordinator_goes_on_with_its_run(hospitals: Hospitals, tmp_pat
     hospitals.kill("coordinator")
     hospitals.start("coordinator")
     assert hospitals.outcome(name, 120)["status"] == "done"
-    assert_same_model(
-        hospitals.run_folder(name), local_model(job, tmp_path / "local", "training.rounds=6", "seed=6")
-    )
+    assert_same_model(hospitals.run_folder(name), local_model(job, tmp_path / "local", "training.rounds=6", "seed=6"))
 
 
 def test_a_killed_superlink_is_begun_again(hospitals: Hospitals, tmp_path: Path) -> None:
@@ -123,6 +147,4 @@ def test_a_killed_superlink_is_begun_again(hospitals: Hospitals, tmp_path: Path)
     hospitals.reached(name, 2)
     os.kill(hospitals.status()["pids"]["superlink"], signal.SIGKILL)
     assert hospitals.outcome(name, 120)["status"] == "done"
-    assert_same_model(
-        hospitals.run_folder(name), local_model(job, tmp_path / "local", "training.rounds=6", "seed=7")
-    )
+    assert_same_model(hospitals.run_folder(name), local_model(job, tmp_path / "local", "training.rounds=6", "seed=7"))

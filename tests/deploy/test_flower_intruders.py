@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import subprocess
@@ -23,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from deploy.hospitals import flower_python, free_port, until
 from deploy.parties import initialised, provisioned
-from wardround.deploy import kit, pki
+from wardround.deploy import enrolling, pki
 from wardround.deploy.supervise import Child
 from wardround.federation.engines.flower import relay
 from wardround.federation.engines.flower.relay import Frame
@@ -54,11 +55,9 @@ class Net:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
-        self.coordinator = provisioned(
-            folder, ("a", "b"), coordinator={"addresses": ["127.0.0.1"], "port": self.port}
-        )
+        self.coordinator = provisioned(folder, ("a", "b"), coordinator={"addresses": ["127.0.0.1"], "port": self.port})
         parties = initialised(folder, self.coordinator, ("a", "b"))
-        kit.enrol(self.coordinator.path, [one.path / "request.json" for one in parties.values()])
+        enrolling.enrol(self.coordinator.path, [one.path / "request.json" for one in parties.values()])
         self.keys = {name: one.node_key for name, one in parties.items()}
         self.frames: dict[str, list[Frame]] = {}
         self.children: dict[str, Child] = {}
@@ -72,7 +71,9 @@ class Net:
             if frame[0]["op"] == "datagram":
                 self.children[name].send({"key": frame[0]["key"]}, frame[1])
 
-        made = Child(kind, lambda: options, home=self.folder / f"{name}-home", log=self.folder / f"{name}.log", take=take)
+        made = Child(
+            kind, lambda: options, home=self.folder / f"{name}-home", log=self.folder / f"{name}.log", take=take
+        )
         self.children[name] = made
         made.start()
         return made
@@ -168,10 +169,8 @@ def test_the_authority_file_alone_opens_nothing_but_the_fleet(net: Net, path: st
 def test_fleet_paths_without_a_key_and_oversized_bodies_are_refused(net: Net) -> None:
     assert knock(net, "/v1/fleet/pull-messages") in (401, 422, 400)
     assert knock(net, "/v1/fleet/register-node") in (401, 422, 400)
-    try:
+    with contextlib.suppress(urllib.error.URLError):  # the connection may be closed while the body is on its way
         assert knock(net, "/v1/fleet/push-object", b"x" * (relay.BODY_LIMIT + 1)) == 413
-    except urllib.error.URLError:  # the connection was closed while the body was on its way
-        pass
     assert '"what": "oversized"' in (net.folder / "superlink.log").read_text()
 
 
@@ -183,6 +182,37 @@ def test_an_unknown_key_is_refused(net: Net) -> None:
     assert "HTTP" in down[0]["cause"] or "code" in down[0]["cause"]
     assert net.heard("stranger", "up") is None
     net.children["stranger"].stop()
+
+
+LATE = """
+import datetime, importlib, sys
+sys.path.insert(0, {folder!r})
+auth = importlib.import_module("flwr.supernode.node_auth_http_interceptor")
+true_now = auth.now
+auth.now = lambda: true_now() + datetime.timedelta(days=1)
+import relay
+relay.main()
+"""
+
+
+def test_a_clock_a_day_off_is_refused_and_named(net: Net) -> None:
+    code = LATE.format(folder=str(Path(relay.__file__).parent))
+    with (net.folder / "late.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(PYTHON), "-c", code, "site"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    pipe = relay.Pipe(process.stdout, process.stdin)  # type: ignore[arg-type]
+    authority = str(net.coordinator.authority)
+    pipe.send({"address": f"127.0.0.1:{net.port}", "authority": authority, "key": str(net.keys["a"])})
+    frame = pipe.receive()
+    process.stdin.close()
+    process.wait(15)
+    process.stdout.close()
+    assert frame is not None
+    assert frame[0]["op"] == "down"
+    assert "clock" in frame[0]["cause"]
 
 
 def test_a_key_in_a_second_place_is_refused_while_the_first_is_there(net: Net) -> None:
@@ -276,3 +306,9 @@ def test_a_revoked_key_is_refused(net: Net) -> None:
     before = len(net.frames["b"])
     time.sleep(1.0)
     assert not any(frame[0]["op"] == "up" for frame in net.frames["b"][before:])
+
+
+def test_whom_the_guard_refused_the_coordinator_is_told(net: Net) -> None:
+    assert net.heard("superlink", "guard", what="path") is not None
+    marks = [frame[0].get("key", "") for frame in net.frames["superlink"] if frame[0].get("what") == "key"]
+    assert any(mark.startswith("SHA256:") for mark in marks)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from wardround.deploy import canonical, pki
 from wardround.errors import ConfigError, IdentityError
@@ -142,6 +144,11 @@ def test_a_node_key_proves_that_its_owner_holds_it(tmp_path: Path) -> None:
             pki.verify_node_signature(key, data, given)
     with pytest.raises(IdentityError):
         pki.verify_node_signature("ssh-ed25519 AAAA", b"request", signature)
+    small = ec.generate_private_key(ec.SECP256R1())
+    p256 = small.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    signed = small.sign(b"wardround/node-key/1\x00request", ec.ECDSA(hashes.SHA384())).hex()
+    with pytest.raises(IdentityError, match="expected ecdsa-sha2-nistp384"):
+        pki.verify_node_signature(p256, b"request", signed)
     (tmp_path / "node.key").write_bytes(b"junk")
     with pytest.raises(IdentityError, match="in OpenSSH form"):
         pki.sign_with_node_key(tmp_path / "node.key", b"request")

@@ -61,6 +61,7 @@ def test_a_job_within_the_policy_is_allowed_and_made_the_sites_own() -> None:
     assert own.data.dataset == "custom"
     assert own.data.options == {"folder": "/data/heart", "seed": 3}
     assert (own.engine.device, own.engine.threads, own.engine.workers, own.engine.compile) == ("cpu", 1, 1, False)
+    assert own.engine.executor == "sequential"
     assert own.evaluation.release_scores is False
     # what the federation computes together is as it was asked
     for part in ("model", "algorithm", "training", "participation", "aggregation", "privacy", "seed"):
@@ -342,3 +343,14 @@ def _hash(data: bytes) -> str:
     import hashlib
 
     return hashlib.sha256(data).hexdigest()
+
+
+def test_a_job_names_no_file_of_a_site() -> None:
+    rules = policy(data={"heart": {"dataset": "custom", "options": {"path": "/data"}, "from_job": ["schema"]}})
+    content = {"label": "ill", "columns": []}
+    allowed = judged(job(data={"dataset": "heart", "options": {"schema": content}}), rules)
+    assert allowed.allowed, allowed.reasons
+    refused = judged(job(data={"dataset": "heart", "options": {"schema": "/etc/passwd"}}), rules)
+    assert not refused.allowed
+    assert "/etc/passwd" in refused.reasons[0]
+    assert "a job names no file of this site" in refused.reasons[0]

@@ -246,9 +246,7 @@ def test_a_changed_policy_takes_an_approval_back_at_once(
     assert "model.name" in said["cause"]
 
 
-def test_a_site_that_begins_again_goes_on_from_its_disk(
-    parties: Parties, sealer: Sealer, tmp_path: Path
-) -> None:
+def test_a_site_that_begins_again_goes_on_from_its_disk(parties: Parties, sealer: Sealer, tmp_path: Path) -> None:
     signed = signed_job(parties, tmp_path)
     first = SiteProcess(parties.sites["va"].path)
     worked(first, [message(sealer, signed.id, JOB, signed.to_bytes())])
@@ -277,3 +275,65 @@ def test_a_full_disk_is_an_answer_and_not_the_end(
         ((kind, said),) = worked(site, enrol_request(sealer, signed.id))
     assert (kind, said["cause"]) == (SILENT, "StorageError")
     assert worked(site, enrol_request(sealer, signed.id))[0][0] == STACKED
+
+
+PATHS = ["../evil", "../../evil", "/tmp/evil", "..", "a/b", "runs\\evil", "evil\0", "%2e%2e%2fevil", "a" * 65, ""]
+
+
+def tree(folder: Path) -> set[str]:
+    """Names of all files, but for those in which the refusal is noted."""
+    return {str(path) for path in folder.rglob("*") if path.is_file() and "seen.db" not in path.name}
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("where", ["run", "sender", "recipient"])
+def test_a_path_in_place_of_a_name_is_refused(
+    parties: Parties, site: SiteProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, name: str
+) -> None:
+    from wardround.deploy import envelope
+
+    identity = parties.coordinator.identity()
+    names = {"run": "run-1", "recipient": "va"} | ({} if where == "sender" else {where: name})
+    if where == "sender":
+        object.__setattr__(identity, "name", name)
+    with monkeypatch.context() as patch:  # a coordinator that signs anything
+        patch.setattr(envelope, "check_name", lambda name, what: None)
+        data = envelope.seal(identity, **names, number=1, kind=FACTS, body=b"{}")
+    before = tree(tmp_path)
+    ((kind, _),) = worked(site, [data, data])
+    assert kind == REFUSED
+    assert entries(parties, "message-refused")[-1]["reason"] == "malformed"
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_as_the_name_of_a_job_or_a_site_is_refused(
+    parties: Parties, site: SiteProcess, sealer: Sealer, tmp_path: Path, name: str
+) -> None:
+    signed = signed_job(parties, tmp_path)
+    whole = json.loads(signed.to_bytes())
+    before = tree(tmp_path)
+    for changed in ({"submitter": name}, {"sites": {**whole["sites"], name: whole["sites"]["va"]}}):
+        body = json.dumps({**whole, **changed}, sort_keys=True, separators=(",", ":")).encode()
+        ((kind, _),) = worked(site, [message(sealer, signed.id, JOB, body)])
+        assert kind in (REFUSED, VERDICT)
+        assert not entries(parties, "job-approved")
+    assert tree(tmp_path) == before
+
+
+def test_a_clock_that_is_off_is_in_the_audit_log(
+    parties: Parties, site: SiteProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import timedelta
+
+    from wardround.deploy import canonical, envelope
+
+    yesterday = canonical.now() - timedelta(days=1)
+    data = envelope.seal(
+        parties.coordinator.identity(), recipient="va", run="run-1", number=1, kind=FACTS, body=b"{}", now=yesterday
+    )
+    ((kind, said),) = worked(site, [data])
+    assert kind == REFUSED
+    assert "clock" in said["cause"]
+    found = entries(parties, "message-refused")[-1]
+    assert (found["reason"], found["claimed"]) == ("clock", parties.coordinator.name)

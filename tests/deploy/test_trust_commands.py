@@ -185,8 +185,9 @@ def test_help_needs_neither_cryptography_nor_anything_heavy() -> None:
 
 def test_trust_needs_no_torch(parties: Parties) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom wardround.deploy import approval, audit, envelope, jobs, kit, policy\n"
-        f"kit.check(Path({str(parties.sites['zurich'].path)!r}))\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from wardround.deploy import approval, audit, checkup, enrolling, envelope, jobs, policy\n"
+        f"checkup.check(Path({str(parties.sites['zurich'].path)!r}))\n"
         "print([n for n in ('torch', 'numpy', 'sklearn') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

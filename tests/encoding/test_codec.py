@@ -370,3 +370,43 @@ def test_terms_weigh_each_their_own() -> None:
     assert float(found["training/.weight"]) == 2.0
     assert found["training/rows"].tolist() == [8.0]
     assert float(found["step/w"]) == pytest.approx(1.75, abs=quantum(1, 16))
+
+
+def _accumulating(values: NDArray[np.float64]) -> Contribution:
+    sites = tuple(f"s{k}" for k in range(len(values)))
+    ones = torch.ones(len(values), dtype=torch.float64)
+    term = Term(arrays={"c": torch.from_numpy(values)}, weights=ones, maximum=1.0, accumulates=True)
+    return Contribution(sites=sites, terms={"variate": term})
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    bits=st.sampled_from([8, 12, 16, 24]), sites=st.integers(1, 100), exponent=st.integers(-20, 10),
+    seed=st.integers(0, 10**6), rotated=st.booleans(),
+)  # fmt: skip
+def test_what_accumulates_is_coded_with_twice_the_bits(
+    bits: int, sites: int, exponent: int, seed: int, rotated: bool
+) -> None:
+    values = np.random.default_rng(seed).uniform(-1.0, 1.0, (sites, 7)) * 2.0**exponent
+    one = _accumulating(values)
+    field = Field(bits=bits, sites=sites)
+    found = _through(one, field, {"variate/c": exponent}, rotated=rotated)
+    step = quantum(exponent, 2 * bits)
+    rounding = 1e-15 * sites * 2.0**exponent
+    assert np.abs(found.arrays["variate/c"].numpy() - values.sum(0)).max() <= sites / 2 * step + rounding
+    assert (found.clipped, found.entries) == (0, sites * 7)
+
+
+def test_what_accumulates_is_cut_off_at_its_bound_and_counted() -> None:
+    values = np.array([[3.0, -0.25, -9.0], [0.5, 0.0, 1.0], [1.0, 1.0, 1.0]])
+    found = _through(_accumulating(values), Field(bits=16, sites=3), {"variate/c": 0})
+    assert found.clipped == 2
+    assert found.arrays["variate/c"].numpy() == pytest.approx([2.5, 0.75, 1.0], abs=1e-8)
+    assert found.exponents == {"variate/c": 4}
+
+
+def test_the_range_of_what_accumulates_is_measured_unrotated() -> None:
+    values = np.zeros((3, 64))
+    values[0, 5] = 1.0
+    layout_part = _through(_accumulating(values), Field(bits=16, sites=3), {}, part="measure", rotated=True)
+    assert layout_part.exponents == {"variate/c": 0}

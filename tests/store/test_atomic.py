@@ -21,6 +21,13 @@ def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_a_content_in_pieces_is_written_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data[:3])))
+    atomic.write_pieces(tmp_path / "a", [b"01234", b"", memoryview(b"5678"), bytearray(b"9")])
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
 def test_json_refuses_nan_and_leaves_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     atomic.write_json(path, {"é": 1})

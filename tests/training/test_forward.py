@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wardround.models.cnn import CNN
 from wardround.training.forward import plain, single
@@ -101,3 +106,62 @@ def test_gradients_keep_the_normal_layout() -> None:
         grads.append(torch.autograd.grad(logits.square().sum(), list(params.values())))
     for one, other in zip(*grads, strict=True):
         assert torch.allclose(one, other, atol=1e-10, rtol=1e-10)
+
+
+class Pointwise(nn.Module):
+    """A convolution of 1 x 1 pixels (voxels) that skips every second one, as the shortcut of a residual block has it."""
+
+    def __init__(self, channels: int, *, stride: int = 2, size: int = 1, functional: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(16, channels, size, size))
+        self.conv = None if functional else nn.Conv2d(channels, 16, size, stride)
+        self.stem, self.stride = nn.Conv2d(channels, channels, 3, padding=1), stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = F.conv2d(x, self.weight, stride=self.stride) if self.conv is None else self.conv(x)
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "channels_last"),
+    [
+        ({"channels": 8}, False),
+        ({"channels": 15}, False),
+        ({"channels": 8, "functional": True}, False),
+        ({"channels": 16}, True),
+        ({"channels": 8, "stride": 1}, True),
+        ({"channels": 8, "size": 3}, True),
+    ],
+)
+def test_a_convolution_whose_backward_overruns_its_memory_keeps_the_usual_layout(
+    options: dict[str, Any], channels_last: bool
+) -> None:
+    assert probe(Pointwise(**options), (options["channels"], 8, 8)).channels_last is channels_last
+
+
+CRASH = """
+import torch
+from torch import nn
+from wardround.models.resnet import resnet18
+from wardround.training.forward import single
+from wardround.training.probe import probe
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+module = resnet18((3, 64, 64), 7, width=8, stem="small", norm="{norm}")
+forward = single(module, channels_last=probe(module, (3, 64, 64), stack=False).channels_last)
+params = {{n: p.detach().unsqueeze(0).requires_grad_() for n, p in module.named_parameters()}}
+buffers = {{n: b.unsqueeze(0) for n, b in module.named_buffers()}}
+for _ in range(2):
+    forward(params, buffers, torch.randn(1, 16, 3, 64, 64)).square().sum().backward()
+print("trained")
+"""
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_a_narrow_residual_network_trains_without_a_crash(norm: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH.format(norm=norm)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "trained\n"), done.stderr

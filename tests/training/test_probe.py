@@ -201,3 +201,17 @@ def test_batchnorm_over_a_table_cannot_train_on_one_row() -> None:
     assert probe(MLP(inputs=4, hidden=(3,)), (4,)).single_row
     # a picture's one row still has many pixels a channel
     assert probe(CNN(inputs=(1, 8, 8)), (1, 8, 8)).single_row
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"), [(Logistic(4, 1), (4,)), (MLP(4, 1, norm="batch"), (4,)), (CNN((1, 8, 8), 3), (1, 8, 8))]
+)
+def test_a_trial_without_stacking_finds_the_same_but_for_stacking(module: nn.Module, shape: tuple[int, ...]) -> None:
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    full, bare = probe(module, shape), probe(module, shape, stack=False)
+    assert full.stackable
+    assert not bare.stackable
+    for name in ("independent", "stochastic", "single_row", "outputs", "convolves", "channels_last"):
+        assert getattr(full, name) == getattr(bare, name), name
+    assert probe(module, shape, stack=None).stackable is not full.convolves
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

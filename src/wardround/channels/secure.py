@@ -54,8 +54,8 @@ _UNKNOWN_RANGE = 0
 """Exponent of the range of an array that was zero at every site when it was measured."""
 _WITH_UPDATES = ("train", "overlay")
 """Tasks whose contributions hold arrays that are not exact."""
-_MARGIN = 1
-"""Doublings of a range over what was seen last."""
+_MARGIN, _FINE_MARGIN = 1, 8
+"""Doublings of a range over what was seen last: of what accumulates nothing may ever be cut off, and it has bits to spare."""
 
 Scales = dict[str, int]
 
@@ -128,6 +128,7 @@ class SecureChannel:
         self._run = ""
         self._scales: dict[str, Scales] = {}
         self.announced: Scales = {}
+        self._fine: set[str] = set()
 
     @property
     def groups(self) -> int:
@@ -197,7 +198,10 @@ class SecureChannel:
             seen = _highest(seen, exponents)
             totals.append(found_total)
         if seen:
-            self._scales[task] = self.announced | {name: _range(exponent, _MARGIN) for name, exponent in seen.items()}
+            self._scales[task] = self.announced | {
+                name: _range(exponent, _FINE_MARGIN if name in self._fine else _MARGIN)
+                for name, exponent in seen.items()
+            }
         yield from totals
 
     def _exchange(
@@ -258,6 +262,7 @@ class SecureChannel:
     ) -> Iterator[tuple[Total, Mapping[str, int]]]:  # fmt: skip
         here = set(came)
         members = {group: [site for site in names if site in here] for group, names in roster.groups.items()}
+        self._fine |= {entry.flat for entry in layout.entries if entry.coding == "fine"}
         sums = inbox.sums(layout)
         per = self.carrier.per_element(field)
         length = -(-layout.size // per)
@@ -433,7 +438,7 @@ def _nothing(contribution: Contribution) -> Contribution:
     terms = {
         name: Term(
             arrays={n: torch.zeros_like(value) for n, value in term.arrays.items()},
-            weights=torch.zeros_like(term.weights), maximum=term.maximum, exact=term.exact,
+            weights=torch.zeros_like(term.weights), maximum=term.maximum, exact=term.exact, accumulates=term.accumulates,
         )
         for name, term in contribution.terms.items()
     }  # fmt: skip

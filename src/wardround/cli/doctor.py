@@ -41,14 +41,22 @@ _DATASETS = {
 _SPARE_BYTES = 2**30
 
 
-def command(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+def command(
+    site: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Check a hospital instead: its folder, records, and way to the coordinator."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
     """Check Python, PyTorch, devices, optional parts, data and disk; exit code 0 when a run can start.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       wardround doctor
+
+      wardround doctor --site vienna
     """
-    checks = [*_software(), *_data(), *_disk()]
+    checks = [*_software(), *_data(), *_disk()] if site is None else _site(site)
     healthy = all(check["state"] != "bad" for check in checks)
     if as_json:
         typer.echo(json.dumps({"healthy": healthy, "checks": checks}))
@@ -64,10 +72,21 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="One JSON objec
         table.add_column(overflow="fold")  # a path that is cut helps nobody
         for check in checks:
             table.add_row(marks[check["state"]], check["what"], escape(check["found"]))
+            if check.get("do"):
+                table.add_row("", "", f"[bold]do:[/bold] {escape(check['do'])}")
         Console().print(table)
         typer.echo("ready" if healthy else "not ready: mend the lines marked !!")
     if not healthy:
         raise typer.Exit(3)
+
+
+def _site(folder: Path) -> list[dict[str, Any]]:
+    from wardround.deploy import diagnosis
+
+    return [
+        {"state": one.state, "what": one.what, "found": one.found, "do": one.remedy}
+        for one in diagnosis.diagnose(folder)
+    ]
 
 
 def _check(state: str, what: str, found: str) -> dict[str, Any]:

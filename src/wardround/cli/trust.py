@@ -28,9 +28,9 @@ def provision(
 
     Send each OUT/enrolments/NAME.json to its party where others cannot read it.
     """
-    from wardround.deploy import kit
+    from wardround.deploy import enrolling
 
-    folder = kit.provision(project, out)
+    folder = enrolling.provision(project, out)
     files = sorted(str(path) for path in (out / "enrolments").iterdir())
     _tell(
         as_json, {"folder": str(out), "fingerprint": folder.identity().fingerprint, "enrolments": files},
@@ -44,9 +44,9 @@ def site_init(
     as_json: Json = False,
 ) -> None:
     """Make a site's or a submitter's own keys and the request to send to the coordinator."""
-    from wardround.deploy import kit
+    from wardround.deploy import enrolling
 
-    folder = kit.init_party(enrolment, out)
+    folder = enrolling.init_party(enrolment, out)
     request = out / "request.json"
     _tell(
         as_json, {"folder": str(out), "name": folder.name, "fingerprint": folder.identity().fingerprint, "request": str(request)},
@@ -66,9 +66,9 @@ def enrol(
 
     Send DIR/roster.json to all, and read its code to them by telephone.
     """
-    from wardround.deploy import kit
+    from wardround.deploy import enrolling
 
-    roster = kit.enrol(folder, requests or [])
+    roster = enrolling.enrol(folder, requests or [])
     file = folder / "roster.json"
     parties = {entry.name: entry.fingerprint for entry in roster.entries}
     _tell(
@@ -87,9 +87,9 @@ def join(
     as_json: Json = False,
 ) -> None:
     """Pin the keys of all. New names and unproved keys need the code."""
-    from wardround.deploy import kit
+    from wardround.deploy import enrolling
 
-    found = kit.join(folder, roster, code)
+    found = enrolling.join(folder, roster, code)
     rows = [{"name": one.name, "what": one.what, "proved": one.proved, "text": one.text} for one in found]
     _tell(
         as_json, {"folder": str(folder), "changes": rows}, *(one.text for one in found), f"joined: {len(found)} changes"
@@ -106,14 +106,14 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Renew keys. At a site or a submitter: the next keys, and the request that proves them with the present ones."""
-    from wardround.deploy import kit
+    from wardround.deploy import enrolling, kit
     from wardround.errors import ConfigError
 
     chosen = [name for name, asked in (("server", server), ("identity", identity), ("authority", authority)) if asked]
     if isinstance(kit.open_folder(folder), kit.PartyFolder):
         if chosen:
             raise ConfigError(f"--{chosen[0]} belongs to the coordinator's folder, and {folder} is another's")
-        request = kit.rotate_party(folder)
+        request = enrolling.rotate_party(folder)
         _tell(
             as_json,
             {"request": str(request)},
@@ -123,7 +123,7 @@ def rotate(
         return
     if len(chosen) != 1:
         raise ConfigError("in the coordinator's folder, give one of --server, --identity and --authority")
-    roster = kit.rotate_coordinator(folder, chosen[0])  # type: ignore[arg-type]
+    roster = enrolling.rotate_coordinator(folder, chosen[0])  # type: ignore[arg-type]
     then = "restart the coordinator" if server else f"send to all: {folder / 'roster.json'}"
     _tell(as_json, {"rotated": chosen[0], "serial": roster.serial, "code": roster.code}, f"renewed: {chosen[0]}", then)
 
@@ -134,13 +134,13 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Trust a key no longer: for all, at the coordinator; for this site alone, at a site."""
-    from wardround.deploy import kit
+    from wardround.deploy import enrolling, kit
 
     if isinstance(kit.open_folder(folder), kit.PartyFolder):
-        mark = kit.revoke_here(folder, name)
+        mark = enrolling.revoke_here(folder, name)
         _tell(as_json, {"revoked": name, "fingerprint": mark}, f"{name}: {mark} is not trusted here any more")
         return
-    roster = kit.revoke(folder, name)
+    roster = enrolling.revoke(folder, name)
     file = folder / "roster.json"
     again = folder / "enrolments" / f"{name}.json"
     _tell(
@@ -158,18 +158,18 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Fingerprints, the roster's code, what ends soon, and what is wrong; exit code 7 where something is."""
-    from wardround.deploy import kit
+    from wardround.deploy import checkup, kit
     from wardround.deploy.names import check_name
     from wardround.errors import IdentityError
 
     if clear is not None:
-        held = kit.clear(folder, check_name(clear, "--clear"))
+        held = checkup.clear(folder, check_name(clear, "--clear"))
         typer.echo(
             json.dumps({"event": "cleared", "name": clear, "runs": held})
             if as_json
             else f"{clear}: cleared in {held} runs"
         )
-    found = kit.check(folder)
+    found = checkup.check(folder)
     marks = {"ok": "ok", "warning": "! ", "error": "!!"}
     rows = [{"level": one.level, "what": one.what, "text": one.text} for one in found]
     try:

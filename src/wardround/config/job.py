@@ -46,6 +46,10 @@ class PreprocessingSpec(Node):
     """`global`: the federation's mean and deviation; `site`: each site its own (the model is then personalised)."""
     drop: tuple[str, ...] = ()
     """Columns to leave out."""
+    pictures: Literal["none", "global", "site"] = "none"
+    """How images and volumes are standardised, after augmentation: each channel by its mean and deviation over training rows,
+    those of the federation (`global`) or each site's own (`site`: the model is then personalised). `none` leaves pixels as
+    they are."""
 
 
 Preset = Literal["xray", "ct", "mri", "ultrasound", "dermoscopy", "photo"]

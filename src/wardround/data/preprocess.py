@@ -155,7 +155,7 @@ class Preprocessing:
                 }
                 for c in self.columns
             ],
-            "spec": self.spec.model_dump(mode="json"),
+            "spec": self.spec.model_dump(mode="json", exclude={"pictures"}),
             "fill": list(self.fill),
             "gaps": list(self.gaps),
             "mean": list(self.mean),

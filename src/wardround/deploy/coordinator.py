@@ -44,6 +44,8 @@ _ASKING, _DECISION = 30.0, 3.0
 """Seconds that sites have to answer a question outside of rounds, and between two questions whether a job was approved."""
 _TICK = 0.5
 _ROUNDS_A_WITNESS = 10
+_KNOCKS = 20
+"""Refused connections that are noted in a minute."""
 
 
 class Stopped(BaseException):
@@ -103,7 +105,7 @@ class RunSeals:
         """See `Seals.head`."""
         return self._sealer.head(site, self._run, kind, body, round=self.round if kind == ASK else None)
 
-    def open(self, site: str, data: Body) -> tuple[str, bytes]:
+    def open(self, site: str, data: Body) -> tuple[str, bytes | memoryview]:
         """See `Seals.open`."""
         found = self._sealer.open(data, sender=site, run=self._run, limit=LIMIT)
         return found.kind, found.body
@@ -139,6 +141,7 @@ class Coordinator:
         self._now, self._told = _Seen(), 0.0
         self.metrics = Metrics(self._state / "metrics.prom")
         self._events = Events()
+        self._knocks: list[float] = []
         self._superlink = self._new_child("superlink", self._superlink_options)
         self._relay = self._new_child("coordinator", self._relay_options)
         self._events.child = self._relay
@@ -216,9 +219,25 @@ class Coordinator:
             self._now.cause = str(head.get("cause", ""))[:300]
             if op != "up":
                 self._now.sites = dict.fromkeys(self._now.sites, "unknown")
+        if op == "guard":
+            self._knocked(head)
+            return
         if op == "ended":
             self.metrics.add("restarts_total", kind=str(head.get("kind")))
         self._events.put(frame)
+
+    def _knocked(self, head: Mapping[str, Json]) -> None:
+        """Note whom the guard refused; of many, a few a minute, so that nobody fills the log."""
+        self.metrics.add("refused_total", what=str(head.get("what")))
+        now = time.monotonic()
+        self._knocks = [at for at in self._knocks if now - at < 60.0]
+        if len(self._knocks) < _KNOCKS:
+            self._knocks.append(now)
+            mark = str(head.get("key") or "")
+            facts: dict[str, Any] = {"fingerprint": mark} if mark else {}
+            with contextlib.suppress(WardroundError):
+                # what was asked for is a stranger's text: it is in the SuperLink's log
+                self._log.append("connection-refused", claimed="?", reason=word(str(head.get("what"))), **facts)
 
     def _superlink_options(self) -> Mapping[str, Any]:
         certificate, key = self.folder.server
@@ -286,10 +305,7 @@ class Coordinator:
         except Exception as error:  # noqa: BLE001 - whatever ended the run is its cause
             status, cause = "failed", f"{type(error).__name__}: {error}"
             self._print(f"run {signed.id} failed: {cause}")
-        ended: dict[str, Json] = {
-            "status": status,
-            "cause": type(cause).__name__ if not cause else cause.partition(":")[0],
-        }
+        ended: dict[str, Json] = {"status": status, "cause": cause.partition(":")[0] or "none"}
         seconds = time.monotonic() - began
         self._log.append(
             "run-ended", run=signed.id, status=status, cause=word(str(ended["cause"])), round=self._now.round,
@@ -438,7 +454,8 @@ class Coordinator:
 
     def _print(self, text: str) -> None:
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), "text": text})
-        print(line, flush=True)  # noqa: T201 - the process's own log
+        with contextlib.suppress(OSError):
+            print(line, flush=True)  # noqa: T201 - the process's own log
 
 
 def _listen(address: str, port: int) -> str:

@@ -414,10 +414,6 @@ def changes(
             Change(name=entry.name, what="new", proved=False, text=f"{entry.role} {entry.name}: {entry.fingerprint}")
             for entry in new.entries
         ]
-    if new.project != old.project:
-        raise IdentityRefused(
-            "unknown", f"the roster is of project {new.project}, and this party belongs to {old.project}"
-        )
     if new.serial < old.serial or (new.serial == old.serial and new.to_bytes() != old.to_bytes()):
         raise IdentityRefused(
             "unknown", f"the roster has serial {new.serial}, and {old.serial} is pinned: an older or forked one is not taken; "

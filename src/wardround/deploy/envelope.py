@@ -78,7 +78,7 @@ class Envelope:
     run: str
     number: int
     kind: str
-    body: bytes
+    body: bytes | memoryview
     sent: str
     session: str
     digest: str
@@ -125,14 +125,14 @@ def head(
 
 
 def open_(
-    pins: Pins, data: bytes, *, me: str, sender: str | None, seen: Seen,
+    pins: Pins, data: bytes | memoryview, *, me: str, sender: str | None, seen: Seen,
     run: str | None = None, limit: int = LIMIT, skew: timedelta = SKEW, now: datetime | None = None,
 ) -> Envelope:  # fmt: skip
     """Check a message and take it; the same one is never taken twice.
 
     Args:
         pins: who is trusted.
-        data: the message.
+        data: the message; the body of a memory view is a view of it, not a copy.
         me: this party's name.
         sender: who must have sent it, or None for anybody pinned.
         seen: what was taken before.
@@ -197,7 +197,7 @@ def claimed_sender(data: bytes) -> str:
         return "?"
 
 
-def check_body(body: bytes) -> None:
+def check_body(body: bytes | memoryview) -> None:
     """Whether the body is of a form that a message can have, by its frame alone.
 
     Raises:
@@ -213,21 +213,21 @@ def check_body(body: bytes) -> None:
         return
     if _PICKLE.match(body) is not None:
         raise EnvelopeRefused("pickle", "the body is a pickle, which runs code where it is read: it was not opened")
-    if body.startswith(_ARCHIVE):
+    if body[: len(_ARCHIVE)] == _ARCHIVE:
         raise EnvelopeRefused("pickle", "the body is a ZIP archive, in which PyTorch keeps pickles: it was not opened")
     raise EnvelopeRefused("body", f"the body of {len(body)} bytes is neither a message in wire form nor a JSON object")
 
 
-def _check_json(body: bytes) -> None:
+def _check_json(body: bytes | memoryview) -> None:
     if len(body) > _JSON_LIMIT:
         raise EnvelopeRefused("body", f"the body is {len(body)} bytes of JSON, expected at most {_JSON_LIMIT}")
     try:
-        json.loads(body)
+        json.loads(bytes(body))
     except (ValueError, RecursionError) as error:
         raise EnvelopeRefused("body", f"the body begins like JSON and is none: {error}") from error
 
 
-def _split(data: bytes, limit: int) -> tuple[dict[str, Any], bytes, bytes, int]:
+def _split(data: bytes | memoryview, limit: int) -> tuple[dict[str, Any], bytes, bytes, int]:
     """Header, its bytes, the signature, and where the body begins; every member is of its form."""
     if len(data) > limit:
         raise EnvelopeRefused(
@@ -241,7 +241,7 @@ def _split(data: bytes, limit: int) -> tuple[dict[str, Any], bytes, bytes, int]:
         raise EnvelopeRefused(
             "malformed", f"its header claims {length} bytes, of {len(data)} in all and at most {_HEADER_LIMIT}"
         )
-    raw = data[_PREFIX : _PREFIX + length]
+    raw = bytes(data[_PREFIX : _PREFIX + length])
     try:
         header = canonical.parse(raw, "the header of a message")
         canonical.time_from(canonical.member(header, "sent", str, "the header"), "the header")
@@ -259,7 +259,7 @@ def _split(data: bytes, limit: int) -> tuple[dict[str, Any], bytes, bytes, int]:
     )
     if not sound:
         raise EnvelopeRefused("malformed", f"the header of a message has members of another form: {raw[:200]!r}")
-    return header, raw, data[start - SIGNATURE_BYTES : start], start
+    return header, raw, bytes(data[start - SIGNATURE_BYTES : start]), start
 
 
 class Seen:

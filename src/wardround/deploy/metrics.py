@@ -21,6 +21,7 @@ _HELP = {
     "site_online": ("gauge", "Whether a site is connected."),
     "connected": ("gauge", "Whether the coordinator reaches its SuperLink."),
     "restarts_total": ("counter", "Processes begun again, by kind."),
+    "refused_total": ("counter", "Connections that the guard refused."),
     "site_events_total": ("counter", "What went wrong with a site."),
 }
 

@@ -319,6 +319,7 @@ class SitePolicy(Strict):
                 "engine.device": self.limits.device,
                 "engine.threads": min(job.engine.threads or threads, threads),
                 "engine.workers": 1,
+                "engine.executor": "sequential",  # there is one site: nothing to stack
                 "engine.compile": False,
                 "evaluation.release_scores": bool(self.release.row_scores and job.evaluation.release_scores),
                 "evaluation.maps": 0,
@@ -430,6 +431,10 @@ def _names(case: _Case) -> Reasons:
             yield _Reason(key=key, value=value, wanted=f"allow.{where} has {', '.join(allowed) or 'none'}")
 
 
+_FILES = ("schema", "path", "root")
+"""Options of datasets that a text would make the name of a file."""
+
+
 def _data(case: _Case) -> Reasons:
     binding = case.policy.data.get(case.job.data.dataset)
     if binding is None:
@@ -441,6 +446,9 @@ def _data(case: _Case) -> Reasons:
                 wanted = (
                     f"data.{case.job.data.dataset}.from_job has {', '.join(binding.from_job) or 'none'}: leave it out"
                 )
+                yield _Reason(key="data.options", value={name: value}, wanted=wanted)
+            elif name in _FILES and isinstance(value, str):
+                wanted = "its content: a job names no file of this site"
                 yield _Reason(key="data.options", value={name: value}, wanted=wanted)
     if case.job.partition.kind != "natural":
         yield _Reason(

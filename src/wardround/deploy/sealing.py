@@ -7,6 +7,7 @@ import itertools
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from wardround.deploy import envelope
@@ -19,6 +20,7 @@ from wardround.errors import IdentityError, MessageError
 Body = bytes | bytearray | memoryview
 BESIDE = frozenset({"facts"})
 """Kinds of messages that only go with another one, which is noted."""
+_SHORT = 2**20
 _WORD = re.compile(r"[^A-Za-z0-9_.:/+-]+")
 
 
@@ -61,7 +63,7 @@ class Sealer:
         Raises:
             MessageError, IdentityError: it is refused, and the refusal is noted.
         """
-        content = data if isinstance(data, bytes) else bytes(data)
+        content = data if isinstance(data, bytes) else memoryview(data)
         try:
             found = envelope.open_(
                 self._pins(), content, me=self.identity.name, sender=sender, seen=self._seen, run=run, limit=limit
@@ -74,11 +76,12 @@ class Sealer:
                 "message-received", run=found.run, sender=found.sender, number=found.number, what=found.kind,
                 bytes=len(found.body), digest=found.digest,
             )  # fmt: skip
-        return found
+        # a long body stays a view of what came: a second copy of a model would be half of this process's memory
+        return found if len(found.body) > _SHORT else replace(found, body=bytes(found.body))
 
-    def _refused(self, content: bytes, error: MessageError | IdentityError, run: str | None) -> None:
+    def _refused(self, content: bytes | memoryview, error: MessageError | IdentityError, run: str | None) -> None:
         reason = error.reason if isinstance(error, (EnvelopeRefused, IdentityRefused)) else "malformed"
-        claimed = envelope.claimed_sender(content)
+        claimed = envelope.claimed_sender(bytes(content[:8192]))
         self.log.append(
             "message-refused", run=run if run is not None and is_name(run) else "?", claimed=claimed, reason=word(reason),
             cause=type(error).__name__, bytes=len(content), digest=hashlib.sha256(content).hexdigest(),

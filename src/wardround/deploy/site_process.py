@@ -30,22 +30,23 @@ from wardround.deploy.kit import PartyFolder, party_folder
 from wardround.deploy.policy import Asked, Facts, SitePolicy, Verdict, apply_limits, read_policy
 from wardround.deploy.sealing import Sealer, word
 from wardround.deploy.supervise import Child
-from wardround.errors import IdentityError, MessageError, Refused, RunError, WardroundError
+from wardround.errors import IdentityError, MessageError, Refused, RunError, StorageError, WardroundError
 from wardround.federation import messages
 from wardround.federation.engines.flower.engine import ASK, FACTS, REPLY, SILENT, STACKED, request_of, unstacked
 from wardround.federation.engines.flower.relay import Frame
 from wardround.federation.engines.flower.transfer import Inbox, Parcel, Taken, items_of
 from wardround.store import atomic
-from wardround.types import Description, Json, SiteData
+from wardround.types import Description, Json, Message, SiteData
 
 JOB, END, WITNESS, VERDICT, REFUSED, NOTED = "job", "end", "witness", "verdict", "refused", "noted"
 """Kinds of messages beside those of the loop: a job for judgement, a run's end, a log's head, and their answers."""
 STATE = "state"
 _NO_RUN = "none"
+_SHORT = 2**20
 _TICK = 0.5
 
 
-class OverTime(WardroundError):
+class OverTime(Refused):
     """A task took longer than the site's policy gives it."""
 
 
@@ -113,12 +114,19 @@ class SiteProcess:
             self._child.start()
             self._tell("waiting")
             while not self._stopping.is_set():
-                self._note_refusals()
                 taken = self._inbox.take(_TICK)
-                if taken is not None:
-                    self._inbox.answer(taken.number, self._worked(taken))
-                    self._answered += 1
-                    self._tell("waiting")
+                try:
+                    self._note_refusals()
+                    if taken is not None:
+                        self._inbox.answer(taken.number, self._worked(taken))
+                        self._answered += 1
+                        self._tell("waiting")
+                except (WardroundError, OSError) as error:
+                    # what cannot be noted in the audit log is not answered: the coordinator asks again, or goes on without
+                    self._print(f"{type(error).__name__}: {error}")
+                    if taken is not None:
+                        self._inbox.forget(taken.number)
+                    self._stopping.wait(1.0)
         except BaseException as error:
             status, cause = "failed", type(error).__name__
             raise
@@ -167,6 +175,10 @@ class SiteProcess:
     def _tell(self, doing: str | None, cause: str = "") -> None:
         """What the site does, for `status`."""
         self._doing = doing or self._doing
+        with contextlib.suppress(StorageError):
+            self._write_status(cause)
+
+    def _write_status(self, cause: str) -> None:
         atomic.write_json(
             self._state / "status.json",
             {
@@ -185,19 +197,17 @@ class SiteProcess:
             items = items_of(taken.data)
             taken.data = bytearray()
             first = self._sealer.open(items[0] if items else b"", sender=self._coordinator, run=None, limit=self._limit)
-            run = first.run
+            # whatever is longer, but for ASK, is cut, and refused as malformed
+            run, body = first.run, bytes(first.body[:_SHORT])
             if first.kind == FACTS and len(items) == 2:
-                second = self._sealer.open(items[1], sender=self._coordinator, run=run, limit=self._limit)
-                if second.kind != ASK:
-                    raise MessageError(f"a {second.kind} message came where the request was expected")
-                return self._asked(run, json.loads(first.body), second.body)
+                return self._asked(run, json.loads(body), *self._request(run, items))
             if first.kind == JOB:
-                return self._sealed(run, [(VERDICT, _json(self._judged(first.body)))])
+                return self._sealed(run, [(VERDICT, _json(self._judged(body)))])
             if first.kind == WITNESS:
-                return self._sealed(run, [(NOTED, _json(self._witnessed(first.body)))])
+                return self._sealed(run, [(NOTED, _json(self._witnessed(body)))])
             if first.kind == END:
-                self._ended(run, first.body)
-                return self._sealed(run, [(NOTED, _json(self._witnessed(first.body)))])
+                self._ended(run, body)
+                return self._sealed(run, [(NOTED, _json(self._witnessed(body)))])
             raise MessageError(
                 f"a message of kind {first.kind!r} is unknown here: the coordinator runs another version"
             )
@@ -212,13 +222,22 @@ class SiteProcess:
             said = str(error) if isinstance(error, (Refused, OverTime)) else type(error).__name__
             return self._sealed(run, [(SILENT, _json({"cause": said}))])
 
+    def _request(self, run: str, items: list[memoryview]) -> tuple[Message, bytes]:
+        """The request that is the last of `items`, and its bytes where they must be kept; nothing else holds on to these."""
+        item = items.pop()
+        items.clear()  # each is a view of all of them
+        found = self._sealer.open(item, sender=self._coordinator, run=run, limit=self._limit)
+        if found.kind != ASK:
+            raise MessageError(f"a {found.kind} message came where the request was expected")
+        message = wire.decode(found.body)
+        return message, bytes(found.body) if message.stage == messages.PREPARE else b""
+
     def _sealed(self, run: str, answers: list[tuple[str, bytes]], round: int | None = None) -> Parcel:
         return Parcel(
             [[self._sealer.head(self._coordinator, run, kind, body, round=round), body] for kind, body in answers]
         )
 
-    def _asked(self, run: str, facts: dict[str, Json], body: bytes) -> Parcel:
-        message = wire.decode(body)
+    def _asked(self, run: str, facts: dict[str, Json], message: Message, kept: bytes) -> Parcel:
         active = self._run(run)
         meta = message.meta.get("round")
         index = meta.get("index") if isinstance(meta, dict) else None
@@ -230,7 +249,8 @@ class SiteProcess:
         with self._timed(self._read_policy().limits.seconds_a_task):
             replies = list(active.host.answer(request_of(message, self.name, facts), (self.name,)))
         if message.stage == messages.PREPARE:
-            atomic.write_bytes(active.folder / "prepare.message", body)
+            atomic.write_bytes(active.folder / "prepare.message", kept)
+        message.arrays.clear()  # a model, which nobody needs any more, beside two of the answer
         answers = [(STACKED if one.stacked else REPLY, wire.encode(unstacked(one))) for one in replies]
         return self._sealed(run, answers or [(SILENT, _json({"cause": "an old request"}))], round)
 
@@ -372,7 +392,8 @@ class SiteProcess:
 
     def _print(self, text: str) -> None:
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), "site": self.name, "text": text})
-        print(line, flush=True)  # noqa: T201 - the process's own log
+        with contextlib.suppress(OSError):
+            print(line, flush=True)  # noqa: T201 - the process's own log
 
 
 def own_records(job: Job, site: str) -> tuple[Description, SiteData]:

@@ -149,8 +149,8 @@ class Child:
             if self.kind == "superlink":
                 sink.write(json.dumps(dict(self._options())).encode() + b"\n")
                 sink.flush()
-                while source.read(4096):
-                    pass
+                for line in source:
+                    self._take(({"op": "guard", **json.loads(line)}, b""))
             else:
                 pipe = Pipe(source, sink)
                 pipe.send(dict(self._options()))

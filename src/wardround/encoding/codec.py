@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wardround import streams
 from wardround.encoding import exponents, rotation, scaled, wide
 from wardround.encoding.field import Field
-from wardround.encoding.layout import BINS, CODEC, EXPONENT, WEIGHT, Entry, Layout
+from wardround.encoding.layout import BINS, CODEC, EXPONENT, FINE, RANGED, WEIGHT, Entry, Layout
 from wardround.errors import MessageError
 from wardround.types import Arrays, Contribution, Term
 
@@ -32,6 +32,7 @@ BLOCK = 65520
 
 _PIECE = 2**15
 _WIDE_PIECE = 2**12
+_MOST_FINE = 62
 
 
 def encode(
@@ -96,6 +97,8 @@ class _Site:
                 yield from self._wide(entry)
             elif entry.coding == "scaled":
                 yield from self._scaled(entry)
+            elif entry.coding == "fine":
+                yield from self._fine(entry)
             else:
                 yield exponents.one_hot(self._peak(entry))
 
@@ -130,6 +133,15 @@ class _Site:
             yield digits
         self._peaks[entry.flat] = largest
 
+    def _fine(self, entry: Entry) -> Iterator[Digits]:
+        exponent, largest = _scale(self._scales, entry), 0.0
+        for _, values, peak in self._pieces(entry, rotated=False):
+            largest = max(largest, peak)
+            digits, clipped = scaled.quantise_fine(values, peak, exponent, self._field.bits)
+            self._clipped += clipped
+            yield digits
+        self._peaks[entry.flat] = largest
+
     def _peak(self, entry: Entry) -> float:
         """The largest magnitude of an exponent's array: known where it was coded, found where the part is `measure`."""
         name = entry.name.removeprefix(EXPONENT)
@@ -145,7 +157,8 @@ class _Site:
                 start=0,
                 digits=0,
             )
-            pieces = self._pieces(array, rotated=self._layout.rotated)
+            rotated = self._layout.rotated and not self._terms[entry.term].accumulates
+            pieces = self._pieces(array, rotated=rotated)
             self._peaks[flat] = max((peak for _, _, peak in pieces), default=0.0)
         return self._peaks[flat]
 
@@ -210,7 +223,7 @@ class Decoder:
             raise MessageError(f"a sum over {count} sites, and its digits have head-room for 1 to {field.sites}")
         _check_fit(layout, field)
         self._layout, self._field, self._count, self._signs = layout, field, count, signs
-        self._scales = {entry.flat: _scale(scales, entry) for entry in layout.entries if entry.coding == "scaled"}
+        self._scales = {entry.flat: _scale(scales, entry) for entry in layout.entries if entry.coding in RANGED}
         self._arrays: Arrays = {}
         self._exponents: dict[str, int] = {}
         self._clipped = 0.0
@@ -252,7 +265,7 @@ class Decoder:
             raise MessageError(f"digits end within '{self._due[0].flat}': the layout has {self._layout.size}")
         arrays, entries = {}, 0
         for entry in self._layout.entries:
-            if entry.coding == "scaled":
+            if entry.coding in RANGED:
                 entries += entry.size * self._count
             if entry.coding != "count" and entry.term != CODEC:
                 arrays[entry.flat] = self._target(entry).view(entry.shape)
@@ -267,14 +280,14 @@ class Decoder:
             if entry.coding == "count":
                 yield entry, 0, BINS, BINS
                 continue
-            width = wide.limbs(self._field.bits) if entry.coding == "wide" else 1
+            width = {"wide": wide.limbs(self._field.bits), "fine": FINE}.get(entry.coding, 1)
             rotated = self._layout.rotated and entry.coding == "scaled"
             for start, stop in _spans(entry, rotated=rotated):
                 yield entry, start, stop, (stop - start) * width
 
     def _read(self, entry: Entry, start: int, stop: int, sums: Sums) -> None:
         limbs = wide.limbs(self._field.bits)
-        bits = {"scaled": self._field.bits, "wide": 128 // limbs, "count": 1}[entry.coding]
+        bits = {"wide": 128 // limbs, "count": 1}.get(entry.coding, self._field.bits)
         most = self._count * (2**bits - 1)
         if int(sums.max()) > most:
             raise MessageError(
@@ -290,6 +303,8 @@ class Decoder:
             return
         if entry.coding == "wide":
             values = wide.from_sums(sums, limbs, self._count)
+        elif entry.coding == "fine":
+            values = scaled.dequantise_fine(sums, self._count, self._scales[entry.flat], self._field.bits)
         else:
             values = scaled.dequantise(sums, self._count, self._scales[entry.flat], self._field.bits)
             if self._layout.rotated:
@@ -318,6 +333,11 @@ def _check_fit(layout: Layout, field: Field) -> None:
     """Raise MessageError where a layout was made for limbs of another width."""
     limbs = wide.limbs(field.bits)
     for entry in layout.entries:
+        if entry.coding == "fine" and 2 * field.bits + field.head > _MOST_FINE:
+            raise MessageError(
+                f"'{entry.flat}' needs {2 * field.bits} bits and {field.head} of head-room, and {_MOST_FINE} are there: take "
+                "fewer privacy.encoding.bits"
+            )
         if entry.coding == "wide" and entry.digits != entry.size * limbs:
             raise MessageError(
                 f"the layout gives '{entry.flat}' {entry.digits} digits, and {field.bits} bits a digit make it "

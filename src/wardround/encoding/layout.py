@@ -21,7 +21,7 @@ from wardround.encoding.wide import limbs
 from wardround.errors import MessageError
 from wardround.types import Contribution, Json
 
-Coding = Literal["scaled", "wide", "count"]
+Coding = Literal["scaled", "fine", "wide", "count"]
 Part = Literal["values", "measure"]
 
 WEIGHT = ".weight"
@@ -30,6 +30,10 @@ EXPONENT = ".exponent/"
 """Prefix of the histogram of exponents that belongs to a scaled array."""
 CODEC, CLIPPED = ".codec", ".clipped"
 """Term and name of the number of entries that were clipped."""
+FINE = 2
+"""Digits of an element that is coded finely."""
+RANGED = ("scaled", "fine")
+"""Codings within a bound that is announced."""
 BINS = 64
 """Bins of a histogram of exponents."""
 MOST_DIGITS = 2**32
@@ -48,7 +52,7 @@ class Entry:
         term, name: whose it is.
         shape: of one site's array.
         dtype: of the decoded sum: the array's own, or float64 for integers.
-        coding: `scaled` (one digit an element), `wide` (128 bits an element) or `count` (a one-hot histogram).
+        coding: `scaled` (one digit an element), `fine` (two), `wide` (128 bits an element) or `count` (a one-hot histogram).
         start: its first digit.
         digits: how many it takes.
     """
@@ -149,11 +153,12 @@ def layout_of(contribution: Contribution, field: Field, *, part: Part, rotated: 
             raise MessageError(
                 f"term {_short(term)}: the names '{CODEC}' and '{WEIGHT}' are the layout's own, rename it"
             )
-        quantities.append(_Quantity(term=term, name=WEIGHT, shape=(), dtype="float64", exact=True))
+        quantities.append(_Quantity(term=term, name=WEIGHT, shape=(), dtype="float64", coding="wide"))
         for name, value in content.arrays.items():
             dtype = _dtype_of(value, f"{term}/{name}")
             shape = tuple(value.shape[1:])
-            quantities.append(_Quantity(term=term, name=name, shape=shape, dtype=dtype, exact=content.exact))
+            coding: Coding = "wide" if content.exact else "fine" if content.accumulates else "scaled"
+            quantities.append(_Quantity(term=term, name=name, shape=shape, dtype=dtype, coding=coding))
     for quantity in quantities:
         _check_name(quantity.term, quantity.name)
     return _assembled(quantities, limbs(field.bits), part, rotated)
@@ -165,14 +170,14 @@ class _Quantity:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    exact: bool
+    coding: Coding
 
 
 def _assembled(quantities: Iterable[_Quantity], width: int, part: Part, rotated: bool) -> Layout:
     entries: list[Entry] = []
     start = 0
     for term, name, shape, dtype, coding in _kinds(list(quantities), part):
-        digits = math.prod(shape) * (width if coding == "wide" else 1)
+        digits = math.prod(shape) * {"wide": width, "fine": FINE}.get(coding, 1)
         entries.append(Entry(term=term, name=name, shape=shape, dtype=dtype, coding=coding, start=start, digits=digits))
         start += digits
     if start > MOST_DIGITS:
@@ -181,10 +186,10 @@ def _assembled(quantities: Iterable[_Quantity], width: int, part: Part, rotated:
 
 
 def _kinds(quantities: list[_Quantity], part: Part) -> Iterator[tuple[str, str, tuple[int, ...], str, Coding]]:
-    scaled = [one for one in quantities if not one.exact]
+    scaled = [one for one in quantities if one.coding in RANGED]
     if part == "values":
         for one in quantities:
-            yield one.term, one.name, one.shape, one.dtype, "wide" if one.exact else "scaled"
+            yield one.term, one.name, one.shape, one.dtype, one.coding
     for one in scaled:
         yield one.term, EXPONENT + one.name, (BINS,), _COUNTS, "count"
     if part == "values" and scaled:
@@ -196,7 +201,7 @@ def _quantities(entries: tuple[Entry, ...]) -> list[_Quantity]:
     kept = [entry for entry in entries if entry.coding != "count" and entry.term != CODEC]
     if not kept:
         owners = [(entry.term, entry.name.removeprefix(EXPONENT)) for entry in entries if entry.coding == "count"]
-        return [_Quantity(term=term, name=name, shape=(), dtype="float32", exact=False) for term, name in owners]
+        return [_Quantity(term=term, name=name, shape=(), dtype="float32", coding="scaled") for term, name in owners]
     seen: set[str] = set()
     for term, group in groupby(kept, key=lambda entry: entry.term):
         members = list(group)
@@ -210,7 +215,7 @@ def _quantities(entries: tuple[Entry, ...]) -> list[_Quantity]:
         if (first.name, first.shape, first.dtype, first.coding) != (WEIGHT, (), "float64", "wide"):
             raise MessageError(f"a layout's term {term!r} does not begin with its weight")
         seen.add(term)
-    return [_Quantity(term=e.term, name=e.name, shape=e.shape, dtype=e.dtype, exact=e.coding == "wide") for e in kept]
+    return [_Quantity(term=e.term, name=e.name, shape=e.shape, dtype=e.dtype, coding=e.coding) for e in kept]
 
 
 def _entry(given: Json) -> Entry:

@@ -1,9 +1,11 @@
-"""Update-like arrays: one digit an element, in fixed point within a public bound.
+"""Update-like arrays: one digit an element, or two, in fixed point within a public bound.
 
     digit = round(v / 2^e (2^(b-1) - 1)) + 2^(b-1),    v in [-2^e, 2^e]
 
 A quantum is 2^e / (2^(b-1) - 1). A sum over m sites is off by at most m / 2 quanta with rounding to the nearest, and by less
 than m with stochastic rounding, which is unbiased (Gupta et al., Deep learning with limited numerical precision, ICML 2015).
+
+What accumulates is coded finely: the same with 2 b bits, cut into two digits whose sums are put together again.
 """
 
 from __future__ import annotations
@@ -52,6 +54,31 @@ def quantise(
         np.floor(values, out=values)
     values += top + 1
     return values.astype(np.int32).view(np.uint32), clipped
+
+
+def quantise_fine(values: Values, peak: float, exponent: int, bits: int) -> tuple[NDArray[np.uint32], int]:
+    """Two digits of each of `values`, which are spent: the higher first, [2 n]; and how many values were clipped."""
+    bound, top = math.ldexp(1.0, exponent), (1 << (2 * bits - 1)) - 1
+    clipped = 0
+    if peak > bound:
+        clipped = int(np.count_nonzero(values > bound)) + int(np.count_nonzero(values < -bound))
+        np.clip(values, -bound, bound, out=values)
+    values *= math.ldexp(top, -exponent)
+    np.rint(values, out=values)
+    whole = values.astype(np.int64)
+    whole += top + 1
+    digits = np.empty(2 * len(values), dtype=np.uint32)
+    digits[0::2] = whole >> bits
+    digits[1::2] = whole & ((1 << bits) - 1)
+    return digits, clipped
+
+
+def dequantise_fine(sums: NDArray[np.uint64], sites: int, exponent: int, bits: int) -> Values:
+    """The sums of values, [n], from the sums of their digits, [2 n]."""
+    whole = (sums[0::2] << np.uint64(bits)) + sums[1::2]
+    values = (whole.astype(np.int64) - (sites << (2 * bits - 1))).astype(np.float64)
+    values *= quantum(exponent, 2 * bits)
+    return values
 
 
 def dequantise(sums: NDArray[np.uint64], sites: int, exponent: int, bits: int) -> Values:

@@ -24,6 +24,7 @@ def alone(job: Job) -> Job:
         job,
         {
             "data.preprocessing.standardize": "site" if job.data.preprocessing.standardize != "none" else "none",
+            "data.preprocessing.pictures": "site" if job.data.preprocessing.pictures != "none" else "none",
             "model.local": ("*",),
             "training.loss.class_weights": "site" if weights == "balanced" else weights,
             "algorithm": {"name": "fedavg"},

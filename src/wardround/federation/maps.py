@@ -61,7 +61,8 @@ def maps(host: Host, outcome: Outcome, count: int) -> tuple[Arrays, list[dict[st
         true = (
             [names[c] for c in np.flatnonzero(labels[row].numpy())] if labels.dim() == 2 else [names[int(labels[row])]]
         )
-        picture, heat, plane = _plane(x[0].cpu(), found[0])
+        seen = data.features.index_select(0, index[row : row + 1])  # before it was standardised
+        picture, heat, plane = _plane(seen[0].cpu(), found[0])
         pictures.append(_bytes(picture))
         evidence.append((heat * 255).round().to(torch.uint8))
         facts.append(

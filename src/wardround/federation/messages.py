@@ -85,7 +85,7 @@ def contribution_message(contribution: Contribution) -> Message:
         arrays |= {f"{name}/array/{n}": value for n, value in term.arrays.items()}
         arrays[f"{name}/weights"] = term.weights
     # a list keeps the order of the terms, on which the bytes of the reply depend; the keys of an object are sorted
-    maxima = [[name, term.maximum, term.exact] for name, term in contribution.terms.items()]
+    maxima = [[name, term.maximum, term.exact, term.accumulates] for name, term in contribution.terms.items()]
     meta = {"sites": list(contribution.sites), "maxima": maxima, "abstained": dict(contribution.abstained)}
     return Message(stage="written-ahead", meta=meta, arrays=arrays)
 
@@ -93,10 +93,12 @@ def contribution_message(contribution: Contribution) -> Message:
 def contribution_from(message: Message) -> Contribution:
     """The contribution that was written ahead."""
     terms = {}
-    for name, maximum, exact in message.meta["maxima"]:
+    for name, maximum, exact, accumulates in message.meta["maxima"]:
         prefix = f"{name}/array/"
         arrays = {n.removeprefix(prefix): v for n, v in message.arrays.items() if n.startswith(prefix)}
-        terms[name] = Term(arrays=arrays, weights=message.arrays[f"{name}/weights"], maximum=maximum, exact=exact)
+        terms[name] = Term(
+            arrays=arrays, weights=message.arrays[f"{name}/weights"], maximum=maximum, exact=exact, accumulates=accumulates
+        )
     return Contribution(sites=tuple(message.meta["sites"]), terms=terms, abstained=message.meta["abstained"])
 
 

@@ -1,18 +1,23 @@
-"""Federated preprocessing: two additive passes through the channel fit what one pooled table would have given."""
+"""Federated preprocessing: two additive passes through the channel fit what one pooled table, or pile of pictures, would have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from wardround.config.job import PreprocessingSpec
+from wardround.data import standardize
 from wardround.data.preprocess import Preprocessing, column_means, fit
+from wardround.data.standardize import Standardization
 from wardround.federation import messages
 from wardround.types import Arrays, Channel, Column, Engine, Round
+
+Totals = dict[str, NDArray[Any]]
 
 
 def fit_preprocessing(
@@ -29,13 +34,30 @@ def fit_preprocessing(
         deadline: seconds to wait for each pass.
         quorum: fewest sites in a sum.
 
-    Both passes are summed over the same sites: where one is lost between them, the others are asked again, with indices
-    further down. Raises QuorumLost where too few are left.
+    Raises QuorumLost where too few sites are left.
     """
+    first, second = _two_passes(engine, channel, column_means, round, deadline, quorum)
+    return fit(columns, first, second, spec)
 
-    def collect(index: int, sites: Sequence[str], arrays: Arrays) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
+
+def fit_pictures(
+    engine: Engine, channel: Channel, by: Literal["global", "site"], round: Round,
+    *, deadline: float | None, quorum: int,
+) -> Standardization:  # fmt: skip
+    """The mean and deviation of each channel of the sites' pictures; by site, what a stranger takes. Else as for tables."""
+    first, second = _two_passes(engine, channel, standardize.channel_means, round, deadline, quorum)
+    return standardize.fit(first, second, by)
+
+
+def _two_passes(
+    engine: Engine, channel: Channel, means: Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float64]], round: Round,
+    deadline: float | None, quorum: int,
+) -> tuple[Totals, Totals]:  # fmt: skip
+    """Both summed over the same sites: where one is lost between them, the others are asked again, with indices further down."""
+
+    def collect(index: int, sites: Sequence[str], arrays: Arrays) -> tuple[tuple[str, ...], Totals]:
         request = messages.ask_for(messages.STATISTICS, replace(round, index=index), arrays)
-        sums: dict[str, NDArray[Any]] = {}
+        sums: Totals = {}
         gave: list[str] = []
         for total in channel.collect(engine, request, sites, deadline, quorum):
             gave += total.survivors
@@ -47,8 +69,8 @@ def fit_preprocessing(
     index = -2
     while True:
         both, first = collect(index, sites, {})
-        sites, second = collect(index + 1, both, {"mean": torch.from_numpy(column_means(first))})
+        sites, second = collect(index + 1, both, {"mean": torch.from_numpy(means(first))})
         if sites == both:
-            return fit(columns, first, second, spec)
+            return first, second
         # squares are about the mean of one turn: a late answer to it must not pass for one to the next
         index -= 2

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from wardround import streams
 from wardround.data.preprocess import Preprocessing
+from wardround.data.standardize import Fitted, Standardization
 from wardround.errors import DataError
-from wardround.training.pictures import Pictures
+from wardround.training.pictures import Pictures, Standard
 from wardround.types import SPLITS, Description, Rows, SiteData, Split
 
 Ints = NDArray[np.int64]
@@ -85,11 +86,12 @@ class Records:
         self._start: Ints = (np.cumsum(counts) - counts).reshape(self._count.shape)
         self._keys = streams.site_keys(sites)
         self._tensors: tuple[torch.Tensor | Pictures, torch.Tensor] | None = None
+        self.standard: Standard | None = None
 
     def unprepared(self) -> Records:
         """The same rows for another run, which prepares them in its own way."""
         other = copy.copy(self)
-        other._tensors = None
+        other._tensors, other.standard = None, None
         return other
 
     def merged(self) -> Records:
@@ -153,6 +155,17 @@ class Records:
         """A site's raw training rows [n, columns]."""
         return self._raw(np.arange(len(self._labels))[self._span(site, "train")])
 
+    def training_pictures(self, origin: str) -> Iterator[NDArray[np.float64]]:
+        """Training rows that came from one hospital, scaled and in blocks [n, *shape], also where sites are merged."""
+        yield from self._pictures().exact(self._training_of_origin(origin))
+
+    def first_training_rows(self) -> dict[int, int]:
+        """Stream key of a site -> number of its first training row."""
+        return dict(zip(self._keys.tolist(), self._start[:, SPLITS.index("train")].tolist(), strict=True))
+
+    def _pictures(self) -> Pictures:
+        return self._features if isinstance(self._features, Pictures) else Pictures([self._features])
+
     def _span(self, site: str, split: Split) -> slice:
         place, part = self._place[site], SPLITS.index(split)
         start = int(self._start[place, part])
@@ -160,13 +173,13 @@ class Records:
 
     def prepare(
         self,
-        shared: Preprocessing | None,
-        own: Mapping[str, Preprocessing],
+        shared: Fitted | None,
+        own: Mapping[str, Fitted],
         *,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """Turn raw rows into tensors on the device.
+        """Turn raw rows into tensors on the device; pictures that are standardised stay as they are until a batch is made.
 
         Args:
             shared: the federation's preprocessing, or None for data that need none.
@@ -174,6 +187,15 @@ class Records:
             device, dtype: where and what the features become.
         """
         labels = torch.from_numpy(self._labels).to(device)
+        if isinstance(shared, Standardization):
+            each = [own.get(site, shared) for site in self.origins] if own else [shared]
+            fitted = [one for one in each if isinstance(one, Standardization)]
+            self.standard = Standard(
+                mean=np.array([one.mean for one in fitted]), scale=np.array([one.scale for one in fitted]),
+                owner=self._origin if own else None,
+            )  # fmt: skip
+            self._tensors = self._pictures().standardized(self.standard).on(device, dtype), labels
+            return
         if isinstance(self._features, Pictures):
             self._tensors = self._features.on(device, dtype), labels
             return
@@ -183,7 +205,9 @@ class Records:
             features = np.empty((len(self._labels), len(shared.names)))
             for i, site in enumerate(self.origins):
                 rows = self._origin == i
-                features[rows] = own.get(site, shared).transform(self._features[rows])
+                fit = own.get(site)
+                fit = fit if isinstance(fit, Preprocessing) else shared
+                features[rows] = fit.transform(self._features[rows])
         else:
             features = shared.transform(self._features)
         self._tensors = (
@@ -197,8 +221,11 @@ class Records:
 
     def raw_training_of_origin(self, site: str) -> NDArray[Any]:
         """Raw training rows [n, columns] that came from one hospital, also where sites are merged."""
+        return self._raw(self._training_of_origin(site))
+
+    def _training_of_origin(self, site: str) -> Ints:
         own = (self._origin == self.origins.index(site)) & (self._split == SPLITS.index("train"))
-        return self._raw(np.flatnonzero(own))
+        return np.flatnonzero(own)
 
     def _raw(self, rows: Ints) -> NDArray[Any]:
         found: NDArray[Any] = (

@@ -20,11 +20,12 @@ from wardround.aggregation import registry as aggregation
 from wardround.algorithms import registry as algorithms
 from wardround.config.job import Job
 from wardround.data.preprocess import Preprocessing
+from wardround.data.standardize import Fitted, fitted_from_json
 from wardround.errors import ConfigError, QuorumLost, RunError, StorageError
 from wardround.federation import messages
 from wardround.federation.class_weights import fit_class_weights
 from wardround.federation.metering import Metered
-from wardround.federation.preprocess import fit_preprocessing
+from wardround.federation.preprocess import fit_pictures, fit_preprocessing
 from wardround.federation.site import Network
 from wardround.store.group import GroupCommit
 from wardround.store.run import Run
@@ -68,7 +69,7 @@ class Outcome:
     """
 
     server: Server
-    preprocessing: Preprocessing | None
+    preprocessing: Fitted | None
     network: Network
     selected: int
     max_weight: float
@@ -115,7 +116,7 @@ class Federation:
 
     def __init__(
         self, job: Job, engine: Engine, channel: Channel, description: Description, run: Run,
-        listener: Listener = lambda event: None, preprocessing: Preprocessing | None = None, start: Start | None = None,
+        listener: Listener = lambda event: None, preprocessing: Fitted | None = None, start: Start | None = None,
     ) -> None:  # fmt: skip
         self.job, self.engine, self.channel = job, Metered(engine), channel
         self._description, self._run, self._listen = description, run, listener
@@ -179,6 +180,11 @@ class Federation:
                 self.engine, self.channel, columns, self.job.data.preprocessing, self._round(-1, len(population)),
                 deadline=self._deadline, quorum=quorum,
             )  # fmt: skip
+        by = self.job.data.preprocessing.pictures
+        if by != "none" and self._preprocessing is None:
+            self._preprocessing = fit_pictures(
+                self.engine, self.channel, by, self._round(-1, len(population)), deadline=self._deadline, quorum=quorum
+            )
         if self.job.training.loss.class_weights == "balanced" and not self._description.multilabel:
             found = fit_class_weights(
                 self.engine, self.channel, self._round(-1, len(population)), classes=len(self._description.classes),
@@ -210,7 +216,7 @@ class Federation:
         first = records[0]
         self._max_weight = first["max_weight"]
         stored = first["preprocessing"]
-        self._preprocessing = None if stored is None else Preprocessing.from_json(stored)
+        self._preprocessing = None if stored is None else fitted_from_json(stored)
         self._class_weights = {name: first[name] for name in ("class_weights",) if name in first}
         self._prepare()
         if (first["executor"], first["reason"]) != (self._executor, self._reason):
@@ -238,7 +244,8 @@ class Federation:
         for reply in self._answers(request):
             kinds[reply.message.meta["executor"]] = reply.message.meta["reason"]
         self._executor, self._reason = " and ".join(sorted(kinds)), "; ".join(kinds[kind] for kind in sorted(kinds))
-        shape = (len(self._preprocessing.names),) if self._preprocessing else self._description.shape
+        fitted = self._preprocessing
+        shape = (len(fitted.names),) if isinstance(fitted, Preprocessing) else self._description.shape
         self.network = Network(
             self.job, shape, len(self._description.classes), torch.device("cpu"), given,
             multilabel=self._description.multilabel,

@@ -8,18 +8,21 @@ until a later request says that its contribution was counted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wardround.aggregation.finite import finite_sites
 from wardround.algorithms import registry as algorithms
 from wardround.algorithms.finetune import FineTune
 from wardround.config.job import Job
-from wardround.data import preprocess
-from wardround.data.preprocess import Preprocessing
+from wardround.data import preprocess, standardize
+from wardround.data.preprocess import Statistics
+from wardround.data.standardize import Fitted, Standardization, fitted_from_json
 from wardround.encoding import feedback, parcel
 from wardround.encoding.compress import compression_of
 from wardround.errors import ConfigError, DataError, MessageError
@@ -82,7 +85,7 @@ class Network:
         if start:
             self.module.load_state_dict(start, strict=False)
         self.rule = algorithms.local_rule(job.algorithm)
-        whole = models.state_of(self.module)
+        whole = models.state_of(self.module, copies=False)  # whoever trains takes copies
         names, owners = [*whole.params, *whole.buffers], models.owners(self.module)
         self.local = algorithms.local_names(job.model.local, self.rule, owners, names)
         if job.finetuning.epochs:  # a pattern that matches nothing is refused before training, not after it
@@ -104,7 +107,9 @@ class Network:
 
     @cached_property
     def _choice(self) -> tuple[Probe, bool, str]:
-        found = probe(self.module, self._shape, stack=not convolves_apart(self._job, self._shape, self._device))
+        apart = convolves_apart(self._job, self._shape, self._device)
+        stack = False if self._job.engine.executor == "sequential" else None if apart else True
+        found = probe(self.module, self._shape, stack=stack)
         return found, *choose_executor(self._job, found, self._shape, self._device)
 
     @property
@@ -148,7 +153,7 @@ class Host:
         self._half, self._device = half, device
         self._network: Network | None = None
         self._workers: Workers | None = None
-        self.own: dict[str, Preprocessing] = {}
+        self.own: dict[str, Fitted] = {}
 
     @property
     def network(self) -> Network:
@@ -193,8 +198,10 @@ class Host:
         """Receive the preprocessing, turn rows into tensors and build the model: once a process."""
         if self._network is None:
             stored = request.message.meta["preprocessing"]
-            shared = None if stored is None else Preprocessing.from_json(stored)
-            if shared is not None and self.job.data.preprocessing.standardize == "site":
+            shared = None if stored is None else fitted_from_json(stored)
+            spec = self.job.data.preprocessing
+            by = spec.pictures if isinstance(shared, Standardization) else spec.standardize
+            if shared is not None and by == "site":
                 self.own = {site: self._fit_alone(site, shared) for site in self.records.origins}
             dtype = torch.float64 if self.job.training.dtype == "float64" else torch.float32
             self.records.prepare(shared, self.own, device=self._device, dtype=dtype)
@@ -204,6 +211,10 @@ class Host:
                 self.job, self.records.row_shape, classes, multilabel=self.records.description.multilabel,
                 class_weights=request.message.meta.get("class_weights"),
             )  # fmt: skip
+            if self.records.standard is not None:
+                recipe = replace(
+                    recipe, standard=self.records.standard, first=self.records.first_training_rows() if self.own else {}
+                )
             self._network = Network(
                 self.job, self.records.row_shape, classes, self._device, given,
                 recipe=recipe, multilabel=self.records.description.multilabel,
@@ -259,7 +270,13 @@ class Host:
                 "every site more rows (partition.min_rows)"
             )
 
-    def _fit_alone(self, site: str, shared: Preprocessing) -> Preprocessing:
+    def _fit_alone(self, site: str, shared: Fitted) -> Fitted:
+        if isinstance(shared, Standardization):
+            first = self._first_of_pictures(site)
+            second = standardize.second_statistics(
+                self.records.training_pictures(site), standardize.channel_means(first)
+            )
+            return standardize.fit(first, second, "site") if first["rows"][0] else shared
         columns, spec = self.records.description.columns, self.job.data.preprocessing
         rows = self.records.raw_training_of_origin(site)
         first = preprocess.first_statistics(columns, rows)
@@ -330,10 +347,10 @@ class Host:
         works = (rows > 0).double()
         by_rows = self.job.algorithm.weighting == "samples"
         for name, arrays in trained.terms.items():
-            if name in STEP_TERMS and by_rows:
-                terms[name] = Term(arrays=arrays, weights=rows, maximum=round.max_weight, exact=name in EXACT_TERMS)
-            else:
-                terms[name] = Term(arrays=arrays, weights=works, maximum=1.0, exact=name in EXACT_TERMS)
+            weights, maximum = (rows, round.max_weight) if name in STEP_TERMS and by_rows else (works, 1.0)
+            accumulates = name not in STEP_TERMS
+            exact = name in EXACT_TERMS or (accumulates and self._compresses_without_feedback)
+            terms[name] = Term(arrays=arrays, weights=weights, maximum=maximum, exact=exact, accumulates=accumulates)
         loss = torch.where(rows > 0, trained.loss * rows, torch.zeros_like(rows))
         terms["training"] = Term(arrays={"loss": loss, "rows": rows}, weights=works, maximum=1.0, exact=True)
         contribution, good = messages.without_non_finite(Contribution(sites=sites, terms=terms))
@@ -349,6 +366,12 @@ class Host:
         self.states.stage(round.index, staged, kept, reply=messages.contribution_message(contribution))
         return contribution
 
+    @property
+    def _compresses_without_feedback(self) -> bool:
+        """On the plain channel nothing makes up for what compression leaves out of arrays that accumulate, but feedback."""
+        privacy = self.job.privacy
+        return privacy.channel.kind == "plain" and not feedback.applies(privacy)
+
     def _figures(self, model: ModelState, states: Arrays, sites: tuple[str, ...], split: Split) -> Term:
         logits, labels, owner = self._evaluator.logits(model, states, self.records.rows(sites, split))
         spec = self.job.evaluation
@@ -363,19 +386,33 @@ class Host:
         return self._workers or self.network.evaluator
 
     def _statistics(self, sites: tuple[str, ...], message: Message) -> Contribution:
-        columns = self.records.description.columns
         mean = message.arrays.get("mean")
+        columns, given = self.records.description.columns, None if mean is None else mean.numpy()
         each = []
         for site in sites:
+            if not columns:
+                each.append(self._statistics_of_pictures(site, given))
+                continue
             rows = self.records.raw_training(site)
-            if mean is None:
+            if given is None:
                 each.append(preprocess.first_statistics(columns, rows))
             else:
-                each.append(preprocess.second_statistics(columns, rows, mean.numpy()))
+                each.append(preprocess.second_statistics(columns, rows, given))
         arrays = {name: torch.from_numpy(np.stack([one[name] for one in each])) for name in each[0]}
         ones = torch.ones(len(sites), dtype=torch.float64)
         term = Term(arrays=arrays, weights=ones, maximum=1.0, exact=True)
         return Contribution(sites=sites, terms={"statistics": term})
+
+    def _statistics_of_pictures(self, site: str, mean: NDArray[np.float64] | None) -> Statistics:
+        if mean is None:
+            return self._first_of_pictures(site)
+        if self.job.data.preprocessing.pictures == "site":
+            mean = standardize.channel_means(self._first_of_pictures(site))
+        return standardize.second_statistics(self.records.training_pictures(site), mean)
+
+    def _first_of_pictures(self, site: str) -> Statistics:
+        channels = self.records.description.shape[0]
+        return standardize.first_statistics(self.records.training_pictures(site), channels)
 
     def _class_counts(self, sites: tuple[str, ...]) -> Contribution:
         counts = torch.tensor([self.records.class_counts(site)["train"] for site in sites], dtype=torch.float64)

@@ -86,10 +86,17 @@ def _accepts(factory: Any, name: str) -> bool:
         return False
 
 
-def state_of(module: nn.Module) -> ModelState:
-    """The trainable parameters and the floating-point buffers of a module, detached copies."""
+def state_of(module: nn.Module, *, copies: bool = True) -> ModelState:
+    """The trainable parameters and the floating-point buffers of a module, detached.
+
+    Args:
+        module: the network.
+        copies: whether the parameters are copies, or the module's own memory, which nobody may then change.
+    """
     return ModelState(
-        params={n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad},
+        params={
+            n: p.detach().clone() if copies else p.detach() for n, p in module.named_parameters() if p.requires_grad
+        },
         buffers={n: b.detach().clone() for n, b in module.named_buffers() if b.is_floating_point()},
     )
 

@@ -106,6 +106,8 @@ def personalised(result: Mapping[str, Json]) -> str:
     kept = f"Each site keeps parts of the model to itself ({', '.join(names)}). " if names else ""
     if (((result.get("job") or {}).get("data") or {}).get("preprocessing") or {}).get("standardize") == "site":
         kept += "Each site standardises its columns by its own mean and deviation. "
+    if (((result.get("job") or {}).get("data") or {}).get("preprocessing") or {}).get("pictures") == "site":
+        kept += "Each site standardises its pictures by its own mean and deviation of each channel. "
     stranger = (
         "For a site that took no part, an average of the sites' own parts was made through the channel."
         if result.get("overlay_average")

@@ -13,8 +13,9 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from wardround.errors import StorageError
 from wardround.types import Json
@@ -35,11 +36,16 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     Raises:
         StorageError: the disk is full, read-only or not ours. The earlier content is intact.
     """
+    write_pieces(path, [data], private=private)
+
+
+def write_pieces(path: Path, pieces: Sequence[Any], *, private: bool = False) -> None:
+    """Like `write_bytes`, for a content that lies in several buffers."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     state = "its earlier content, if any, is intact"
     try:
         try:
-            _write(temporary, data, os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+            _write(temporary, pieces, os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
             os.replace(temporary, path)
         except BaseException:
             _forget(temporary)
@@ -76,7 +82,7 @@ def append_line(path: Path, text: str) -> None:
     before: int | None = None
     try:
         before = path.stat().st_size if path.exists() else 0
-        _write(path, text.encode() + b"\n", os.O_CREAT | os.O_APPEND)
+        _write(path, [text.encode() + b"\n"], os.O_CREAT | os.O_APPEND)
     except OSError as error:
         if before is not None:
             _cut_back(path, before)
@@ -200,12 +206,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(path: Path, data: bytes, flags: int, mode: int = 0o666) -> None:
+def _write(path: Path, pieces: Sequence[Any], flags: int, mode: int = 0o666) -> None:
     descriptor = os.open(path, os.O_WRONLY | _BINARY | flags, mode)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

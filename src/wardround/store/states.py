@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ Sites = Sequence[str] | Rows
 """Names of K sites without repetition, or their row numbers, int64 [K], as `StateTable.rows` gives them."""
 
 _NONE = -1
+_REPLY = "reply/"
 
 
 class SiteStates(Protocol):
@@ -277,9 +278,10 @@ class StateFile:
     def staged_reply(self, index: int) -> Message | None:
         """See `SiteStates.staged_reply`."""
         stored = self._load(self._pending_file) if self._round == index else None
-        if stored is None or "reply" not in stored.arrays:
+        if stored is None or "reply" not in stored.meta:
             return None
-        return wire.decode(stored.arrays["reply"].numpy().tobytes())
+        arrays = {n.removeprefix(_REPLY): v for n, v in stored.arrays.items() if n.startswith(_REPLY)}
+        return Message(stage=stored.meta["reply"]["stage"], meta=stored.meta["reply"]["meta"], arrays=arrays)
 
     def settle(self, sites: Sites, counted: Mapping[str, int], current: int) -> None:
         """See `SiteStates.settle`."""
@@ -322,13 +324,12 @@ class StateFile:
         return len(sites)
 
     def _save(self, path: Path, index: int, states: Arrays, reply: Message | None) -> None:
-        import torch
-
         arrays = {f"states/{name}": value for name, value in states.items()}
+        meta: dict[str, Any] = {"site": self.site, "round": index}
         if reply is not None:
-            arrays["reply"] = torch.frombuffer(bytearray(wire.encode(reply)), dtype=torch.uint8)
-        meta = {"site": self.site, "round": index}
-        atomic.write_bytes(path, wire.encode(Message(stage="state", meta=meta, arrays=arrays)))
+            arrays |= {_REPLY + name: value for name, value in reply.arrays.items()}
+            meta["reply"] = {"stage": reply.stage, "meta": dict(reply.meta)}
+        atomic.write_pieces(path, wire.pieces(Message(stage="state", meta=meta, arrays=arrays)))
 
     def _load(self, path: Path) -> Message | None:
         try:
@@ -352,7 +353,7 @@ class StateFile:
 
 
 def _states(message: Message) -> Arrays:
-    return {name.removeprefix("states/"): value for name, value in message.arrays.items() if name != "reply"}
+    return {n.removeprefix("states/"): v for n, v in message.arrays.items() if not n.startswith(_REPLY)}
 
 
 def _index(rows: Rows) -> Tensor:

@@ -83,7 +83,11 @@ def single(module: nn.Module, *, channels_last: bool = False) -> Forward:
     bare = plain(module, channels_last=channels_last)
 
     def forward(params: Arrays, buffers: Arrays, x: Tensor) -> Tensor:
-        own = {name: value[0] for name, value in params.items()}, {name: value[0] for name, value in buffers.items()}
+        # unlike value[0], whose gradient is written into zeros of the whole
+        own = (
+            {n: value.squeeze(0) for n, value in params.items()},
+            {n: value.squeeze(0) for n, value in buffers.items()},
+        )
         return bare(*own, x[0]).unsqueeze(0)
 
     return forward

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wardround.errors import ConfigError
 from wardround.training.forward import CHANNELS_LAST, Forward, hand_stacked, single, vmapped
@@ -15,6 +17,8 @@ from wardround.types import Arrays
 
 _ROWS = 5
 _TOLERANCE = 1e-8
+_VECTOR = 16
+"""Channels that a vector of float32 holds at most, on a CPU that PyTorch runs on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,8 @@ class Probe:
         single_row: whether it can train on a batch of one row (BatchNorm over a table cannot: one row has no variance).
         outputs: logits a row.
         convolves: whether it has convolutions over pictures or volumes.
-        channels_last: whether its forward takes them with the channels of a pixel side by side, and gives the same.
+        channels_last: whether its forward takes them with the channels of a pixel side by side, gives the same, and has no
+            convolution whose backward would write beyond its memory (`_Overrun`).
     """
 
     stackable: bool
@@ -42,13 +47,14 @@ class Probe:
     channels_last: bool = False
 
 
-def probe(module: nn.Module, shape: Sequence[int], *, stack: bool = True) -> Probe:
+def probe(module: nn.Module, shape: Sequence[int], *, stack: bool | None = True) -> Probe:
     """Try a float64 copy of the module on random rows of the given shape; the module itself is not touched.
 
     Args:
         module: the network.
         shape: of a row.
-        stack: whether to try it where there are convolutions: of a large network it takes gigabytes.
+        stack: whether to try it; None: only where there are no convolutions. Of a large network it takes gigabytes: the trial
+            alone is two of the model, and stacking thirty.
 
     Raises:
         ConfigError: the module cannot take rows of that shape, its output is not [rows, outputs], or its own `stacked`
@@ -57,24 +63,24 @@ def probe(module: nn.Module, shape: Sequence[int], *, stack: bool = True) -> Pro
     trial = copy.deepcopy(module).double().cpu().train()
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(2, _ROWS, *shape, generator=draw, dtype=torch.float64)
-    params = {
-        n: torch.stack([p.detach(), p.detach() + 0.01 * torch.randn(p.shape, generator=draw, dtype=torch.float64)])
-        for n, p in trial.named_parameters()
-        if p.requires_grad
-    }
+    convolves = any(
+        isinstance(layer, nn.Conv2d | nn.Conv3d) or getattr(layer, "convolves", False) for layer in trial.modules()
+    )
+    tries = not convolves if stack is None else stack
+    params = {n: _sites(p.detach(), draw, tries) for n, p in trial.named_parameters() if p.requires_grad}
     plain = single(trial)
     with torch.random.fork_rng(devices=[]):
-        convolves = any(
-            isinstance(layer, nn.Conv2d | nn.Conv3d) or getattr(layer, "convolves", False) for layer in trial.modules()
-        )
-        found = _look(trial, plain, params, x, draw, stack or not convolves)
-        return replace(
+        found = _look(trial, plain, params, x, draw, tries)
+        found = replace(
             found,
             outputs=_one(trial, plain, params, x, 0).shape[1],
             single_row=_takes_one_row(trial, plain, params, x),
             convolves=convolves,
             channels_last=convolves and len(shape) + 1 in CHANNELS_LAST and _takes_channels_last(trial, params, x),
         )
+    for parameter in trial.parameters():  # a module that refers to itself stays until the collector comes by
+        parameter.data = parameter.data.new_empty(0)
+    return found
 
 
 def _look(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, draw: torch.Generator, stack: bool) -> Probe:
@@ -112,6 +118,13 @@ def _look(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, draw: tor
     return _stackable(trial, plain, params, x, independent)
 
 
+def _sites(value: Tensor, draw: torch.Generator, two: bool) -> Tensor:
+    """A parameter of two sites that differ, [2, ...], or a view of the one, [1, ...]."""
+    if not two:
+        return value.unsqueeze(0)
+    return torch.stack([value, value + 0.01 * torch.randn(value.shape, generator=draw, dtype=torch.float64)])
+
+
 def _takes_one_row(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor) -> bool:
     try:
         _one(trial, plain, params, x[:, :1], 0)
@@ -122,12 +135,37 @@ def _takes_one_row(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor) 
 
 def _takes_channels_last(trial: nn.Module, params: Arrays, x: Tensor) -> bool:
     plain, turned = single(trial), single(trial, channels_last=True)
+    watch = _Overrun()
     try:
-        _one(trial, turned, params, x, 0)
+        with watch:
+            _one(trial, turned, params, x, 0)
+        if watch.found:
+            return False
         trial.eval()  # dropout would draw other masks in another layout
         return torch.allclose(_one(trial, plain, params, x, 0), _one(trial, turned, params, x, 0), atol=_TOLERANCE)
     except Exception:  # noqa: BLE001 - a module's own way to refuse; `x.view(len(x), -1)` after a convolution is the usual one
         return False
+
+
+class _Overrun(TorchDispatchMode):
+    """Looks for convolutions of 1 x 1 pixels that skip some, over fewer channels than a vector.
+
+    Where the channels of a pixel lie side by side, oneDNN's gradient of their weights first gathers the pixels that count into
+    memory for as many channels as there are, and writes whole vectors
+    (`jit_avx512_common_1x1_convolution_bwd_weights`): what lies behind it on the heap is overwritten, and the process may die.
+    Seen with oneDNN 3.12 (PyTorch 2.13) for 2 to 15 channels, with AVX-512 and AVX2, from pictures of 32 x 16 pixels on; not
+    with 16 channels or more, larger kernels, every pixel, volumes, or the usual layout. float64 goes another way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            weight, stride = args[1], args[3]
+            self.found |= weight.shape[1] < _VECTOR and weight[0, 0].numel() == 1 and max(stride) > 1
+        return func(*args, **(kwargs or {}))
 
 
 def _stackable(trial: nn.Module, plain: Forward, params: Arrays, x: Tensor, independent: bool) -> Probe:

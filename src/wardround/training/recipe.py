@@ -1,4 +1,4 @@
-"""How rows become a gradient: augmentation, loss, weights of the classes, and how an epoch is drawn.
+"""How rows become a gradient: augmentation, standardised pictures, loss, weights of the classes, and how an epoch is drawn.
 
 A site's objective is f_k(w) = 1 / n_k sum_i c(y_i) l(w; x_i, y_i), with a factor c of each class and l the cross-entropy or the
 focal loss. Where c is the same at all sites, FedAvg's mean of the f_k, weighed by rows, is that of all rows pooled. So factors
@@ -7,8 +7,8 @@ multiply rows, and are not divided by their sum in a batch, which would be anoth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from wardround.errors import ConfigError
 from wardround.training import augment
 from wardround.training.evaluate import flat
 from wardround.training.loss import RowLosses, focal_losses, row_losses
+from wardround.training.pictures import Standard
 from wardround.types import Round, Rows
 
 Floats = NDArray[np.float64]
@@ -36,6 +37,8 @@ class Recipe:
 
     Attributes:
         augment: what happens to a batch before the forward pass, or None.
+        standard: how pictures are standardised after that, or None.
+        first: stream key of a site -> number of its first training row; only where `standard` is not one for all.
         losses: each row's loss.
         class_weights: factor of each class; `site` balances the classes of each site; None for none.
         classes: number of classes.
@@ -44,6 +47,8 @@ class Recipe:
     """
 
     augment: augment.Augment | None = None
+    standard: Standard | None = None
+    first: Mapping[int, int] = field(default_factory=dict)
     losses: RowLosses = row_losses
     class_weights: tuple[float, ...] | Literal["site"] | None = None
     classes: int = 0
@@ -86,6 +91,10 @@ class Recipe:
         """
         if self.augment is not None:
             x = self.augment(x, keys, rows, round, step)
+        if self.standard is not None:
+            if self.standard.owner is not None:
+                rows = np.array([[self.first[key]] for key in keys.tolist()]) + rows
+            x = self.standard(x, rows)
         if factors is not None:
             weights = weights * factors.gather(1, y)
         return x, y, weights

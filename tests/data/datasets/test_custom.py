@@ -147,3 +147,14 @@ def test_a_category_never_seen_may_be_other(table: Path, tmp_path: Path) -> None
 def _header_alone(tmp_path: Path) -> Path:
     (tmp_path / "none.csv").write_text("age,stage,code\n")
     return tmp_path / "none.csv"
+
+
+def test_without_a_path_it_is_described_and_has_no_records(table: Path) -> None:
+    bare, whole = Custom(schema=SCHEMA), Custom(str(table), SCHEMA)
+    assert bare.describe().sites == ()
+    for name in ("columns", "classes", "schema", "name"):
+        assert getattr(bare.describe(), name) == getattr(whole.describe(), name)
+    with pytest.raises(DataError, match=r"data\.options\.path"):
+        bare.load("anywhere")
+    with pytest.raises(ConfigError, match=r"data\.options\.schema is missing"):
+        Custom(str(table))

@@ -20,12 +20,13 @@ class Custom:
     """One table, or one a hospital.
 
     Sites are those of the schema's site column; without one each file is a site, named after it; one file without a
-    site column is a pool to be dealt out. Nothing is read before the description is asked for.
+    site column is a pool to be dealt out. Nothing is read before the description is asked for. Without a path there are no
+    records, as at a coordinator, and the description is the schema's.
 
     Args:
         path: a file, a folder (every table in it), a pattern such as `hospitals/*.csv`, or a list of files; relative
             paths start at the working directory.
-        schema: a YAML file, or its content as a mapping.
+        schema: a YAML file, or its content as a mapping; needed.
         name, title, source, licence: for the report and the model card.
         leaks: columns that may determine the label.
 
@@ -35,14 +36,16 @@ class Custom:
 
     def __init__(
         self,
-        path: str | Sequence[str],
-        schema: str | Mapping[str, Any],
+        path: str | Sequence[str] = (),
+        schema: str | Mapping[str, Any] | None = None,
         name: str = "custom",
         title: str = "",
         source: str = "",
         licence: str = "not stated",
         leaks: Sequence[str] = (),
     ) -> None:
+        if schema is None:
+            raise ConfigError("data.options.schema is missing: it declares what the columns of the tables mean")
         self.paths = _texts("path", [path] if isinstance(path, str) else path)
         self.leaks = _texts("leaks", leaks)
         self.schema = (
@@ -52,7 +55,7 @@ class Custom:
         self.name, self.title, self.source, self.licence = name, title or name, source or ", ".join(self.paths), licence
 
     def describe(self) -> Description:
-        """The schema's features and classes, and the sites: finding these takes a pass over the records."""
+        """The schema's features and classes, and the sites: finding these takes a pass over the records, where there are any."""
         label = self.schema.label
         return Description(
             name=self.name,
@@ -72,13 +75,17 @@ class Custom:
         Raises:
             DataError: the site is unknown, a file is absent or malformed, or what `read_sites` refuses.
         """
+        if not self.paths:
+            raise DataError(
+                "the dataset 'custom' has no data.options.path here, so it has no records: say where they are"
+            )
         if site not in self._sites:
             raise DataError(f"site {site!r}: the dataset '{self.name}' has {', '.join(self._sites)}")
         return self._sites[site]
 
     @cached_property
     def _sites(self) -> dict[str, SiteData]:
-        return read_sites(self._files, self.schema, leaks=self.leaks)
+        return read_sites(self._files, self.schema, leaks=self.leaks) if self.paths else {}
 
     @cached_property
     def _files(self) -> dict[str, Path]:

@@ -26,7 +26,7 @@ RESEND = 20.0
 """Seconds after which a datagram without an answer is sent again."""
 SILENCE = 120.0
 """Seconds without any sign after which a site is given up where the job sets no deadline."""
-_AGAIN, _PAUSE = 50, 2.0
+_AGAIN, _PAUSE, _QUIET = 50, 2.0, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Seals(Protocol):
         """What goes in front of a body for `site`: its signature and header, with a fresh number."""
         ...
 
-    def open(self, site: str, data: Buffer) -> tuple[str, bytes]:
+    def open(self, site: str, data: Buffer) -> tuple[str, bytes | memoryview]:
         """Kind and body of what `site` sent. Raises MessageError or IdentityError, and logs it, where it is refused."""
         ...
 
@@ -94,6 +94,7 @@ class FlowerEngine:
         self._sites = tuple(sorted(sites))
         self._post, self._seals, self._notice, self._limit = post, seals, notice, limit
         self.waiting: tuple[str, ...] = ()
+        self._fetched = ""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -106,23 +107,30 @@ class FlowerEngine:
         Without a deadline a site is waited for as long as it gives a sign of life. Whatever does not answer this request, or
         comes twice, is dropped.
         """
-        body = wire.encode(request.message)
+        shared = [wire.encode(request.message)]
 
         def parcel(site: str) -> Parcel:
+            # the first parcels share the bytes, which are gone once every site has them; who needs them again makes them anew
+            body = shared[0] if shared else wire.encode(request.message)
             facts = json.dumps(request.for_site(site), sort_keys=True).encode()
             return Parcel([[self._seals.head(site, FACTS, facts), facts], [self._seals.head(site, ASK, body), body]])
 
-        for site, items in self.exchange(parcel, sites, deadline):
-            for kind, content in items:
-                if kind in (REPLY, STACKED):
-                    try:
-                        reply = wire.decode(content)
-                    except MessageError as error:
-                        self._notice(site, "malformed", str(error))
-                        break
-                    yield _reply(site, reply, stacked=kind == STACKED)
-                else:
-                    self._notice(site, kind, content.decode(errors="replace")[:500])
+        for site, items in self.exchange(parcel, sites, deadline, sent=shared.clear):
+            while items:  # nothing of an answer is held on to while the next one comes: each may be a model
+                kind, content = items.pop(0)
+                if kind not in (REPLY, STACKED):
+                    self._notice(site, kind, bytes(content[:500]).decode(errors="replace"))
+                    continue
+                try:
+                    message = wire.decode(content)
+                except MessageError as error:
+                    self._notice(site, "malformed", str(error))
+                    break
+                del content
+                reply = _reply(site, message, stacked=kind == STACKED)
+                del message
+                yield reply
+                del reply
 
     def tell(
         self, kind: str, bodies: Mapping[str, bytes], deadline: float | None
@@ -135,18 +143,26 @@ class FlowerEngine:
         for site, items in self.exchange(parcel, tuple(bodies), deadline):
             for answer, content in items:
                 try:
-                    found = json.loads(content)
+                    found = json.loads(bytes(content))
                 except ValueError as error:
                     self._notice(site, "malformed", str(error))
                     continue
                 yield site, answer, found
 
     def exchange(
-        self, parcel: Callable[[str], Parcel], sites: Sequence[str], deadline: float | None
-    ) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-        """Send a parcel to each site, and yield (site, the opened items of its answer) as they come whole."""
+        self,
+        parcel: Callable[[str], Parcel],
+        sites: Sequence[str],
+        deadline: float | None,
+        sent: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[str, list[tuple[str, bytes | memoryview]]]]:
+        """Send a parcel to each site, and yield (site, the opened items of its answer) as they come whole.
+
+        `sent` is called once all parcels were made.
+        """
         end = None if deadline is None else time.monotonic() + deadline
         talks = {site: Conversation(site, parcel(site), self._limit) for site in sites}
+        sent()
         for talk in talks.values():
             self._send(talk)
         try:
@@ -154,15 +170,15 @@ class FlowerEngine:
                 self.waiting = tuple(talks)
                 event = self._post.wait(0.25 if end is None else min(0.25, max(end - time.monotonic(), 0.0)))
                 if event is not None and event.op == "answer" and event.site in talks:
-                    talk = talks[event.site]
-                    if event.key == talk.key:
-                        found = self._heard(talk, event.data, parcel)
-                        if found is not None:
-                            del talks[talk.site]
-                            if found:
-                                yield talk.site, found
+                    found = self._heard(talks[event.site], event, parcel)
+                    if found is not None:
+                        del talks[event.site]  # and with it the bytes that came, but for what the items look at
+                    if found:
+                        yield event.site, found
+                    del found
                 elif event is not None:
                     _hurry(talks, event)
+                self._release(talks)
                 self._overdue(talks, patient=end is not None)
         finally:
             self.waiting = ()
@@ -172,11 +188,13 @@ class FlowerEngine:
         self._post.send(talk.site, talk.key, data)
 
     def _heard(
-        self, talk: Conversation, data: bytes, parcel: Callable[[str], Parcel]
-    ) -> list[tuple[str, bytes]] | None:
+        self, talk: Conversation, event: Event, parcel: Callable[[str], Parcel]
+    ) -> list[tuple[str, bytes | memoryview]] | None:
         """The opened answer once it is whole, [] where it is refused for good, None while it goes on."""
+        if event.key != talk.key:
+            return None  # late, or a second time
         try:
-            state = talk.hear(data)
+            state = talk.hear(event.data)
             if state == "whole":
                 return [self._seals.open(talk.site, item) for item in items_of(talk.answer)]
         except (MessageError, IdentityError) as error:
@@ -188,13 +206,27 @@ class FlowerEngine:
                 return []
             self._notice(talk.site, "again", "it does not know the request (its process was restarted): sent anew")
             talk.again(parcel(talk.site))
-        self._send(talk)
+        if talk.gathers:
+            talk.held = True  # one long answer at a time is in memory
+        else:
+            self._send(talk)
         return None
+
+    def _release(self, talks: Mapping[str, Conversation]) -> None:
+        """Fetch on: the answer that is being fetched, or the next in order where it is here or its site has gone quiet."""
+        now, present = time.monotonic(), talks.get(self._fetched)
+        if present is not None and present.gathers and (present.held or now - present.heard < _QUIET):
+            chosen: Conversation | None = present
+        else:
+            chosen = next((talk for talk in talks.values() if talk.held), None)
+        if chosen is not None and chosen.held:
+            self._fetched, chosen.held = chosen.site, False
+            self._send(chosen)
 
     def _overdue(self, talks: dict[str, Conversation], *, patient: bool) -> None:
         now = time.monotonic()
         for site, talk in list(talks.items()):
-            if now - talk.posted > RESEND:
+            if now - talk.posted > RESEND and not talk.held:
                 if not patient and now - talk.heard > SILENCE:
                     self._notice(site, "silent", f"no sign for {now - talk.heard:.0f} s: this round goes on without it")
                     del talks[site]

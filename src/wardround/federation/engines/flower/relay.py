@@ -98,6 +98,10 @@ BUNDLE = hashlib.sha256(bundle()).hexdigest()
 """SHA-256 of the constant bundle: a site serves runs of no other."""
 
 
+_PARENT: list[Any] = []
+"""Where the guard tells its parent whom it refused."""
+
+
 class Refusal(Exception):
     """What makes no sense to try again at once."""
 
@@ -152,7 +156,9 @@ def guarded(app: Any, secret: str) -> Any:
         path, headers = scope.get("path", ""), dict(scope.get("headers", ()))
         given = headers.pop(GUARD.encode(), b"")
         ours = hmac.compare_digest(given, secret.encode())
-        if scope["type"] != "http" or not (ours or (path.startswith("/v1/fleet/") and ".." not in path) or path == "/health"):
+        if scope["type"] != "http" or not (
+            ours or (path.startswith("/v1/fleet/") and ".." not in path) or path == "/health"
+        ):
             _say("refused", what="path", path=path[:200], peer=str((scope.get("client") or ["?"])[0]))
             await _answer(send, 404)
             return
@@ -174,13 +180,23 @@ def guarded(app: Any, secret: str) -> Any:
         async def watched(event: Any) -> None:
             if event["type"] == "http.response.start" and event["status"] in (401, 403) and not ours:
                 key = headers.get(_NODE_KEY, b"")
-                digest = hashlib.sha256(base64.b64decode(key)).hexdigest() if key else ""
-                _say("refused", what="key", path=path, key=digest, peer=str((scope.get("client") or ["?"])[0]))
+                _say(
+                    "refused", what="key", path=path, key=_fingerprint(key), peer=str((scope.get("client") or ["?"])[0])
+                )
             await send(event)
 
         await app(scope, limited, watched)
 
     return guard
+
+
+def _fingerprint(key: bytes) -> str:
+    """Of a public key in a header, or an empty text."""
+    try:
+        raw = base64.b64decode(key, validate=True)
+    except ValueError:
+        return ""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(raw).digest()).decode().rstrip("=") if raw else ""
 
 
 async def _answer(send: Any, status: int) -> None:
@@ -189,9 +205,12 @@ async def _answer(send: Any, status: int) -> None:
 
 
 def _say(event: str, **facts: Any) -> None:
-    """One line of JSON on standard error, where the parent's log takes it."""
-    sys.stderr.write(json.dumps({"event": event, **facts}) + "\n")
-    sys.stderr.flush()
+    """One line of JSON for the parent, and for its log."""
+    line = json.dumps({"event": event, **facts}) + "\n"
+    for place in (sys.stderr, _PARENT[0] if _PARENT else None):
+        if place is not None:
+            place.write(line)
+            place.flush()
 
 
 # ------------------------------------------------------------------------------------------------ datagrams in Flower
@@ -264,7 +283,8 @@ def _reason(error: Exception) -> str:
     response = getattr(error, "response", None)
     if response is None:
         return f"{type(error).__name__}: {error}"
-    return f"HTTP {response.status_code}: {response.text[:300]}"
+    hint = " (the key is not enrolled or was revoked, or a clock is wrong)" if response.status_code == 401 else ""
+    return f"HTTP {response.status_code}: {response.text[:300]}{hint}"
 
 
 def _interceptors(component: str) -> list[Any]:
@@ -536,7 +556,7 @@ class Site:
             except Exception as error:  # noqa: BLE001 - whatever broke, the answer is to connect again
                 self._pipe.send({"op": "down", "cause": _reason(error)})
             self._stop.wait(wait * random.uniform(0.75, 1.25))
-            wait = min(2 * wait, 15.0)
+            wait = min(2 * wait, 5.0)
 
     def _read(self) -> None:
         while (frame := self._pipe.receive()) is not None:
@@ -692,6 +712,8 @@ def main() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     if kind == "superlink":
+        _PARENT.append(os.fdopen(os.dup(1), "w"))
+        os.dup2(2, 1)
         superlink(json.loads(sys.stdin.buffer.readline()))
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, by closing the pipe

@@ -19,6 +19,7 @@ import struct
 import threading
 import time
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ Buffer = bytes | bytearray | memoryview
 HOLD = 1.0
 """Seconds that a site may hold an answer back, waiting for what is asked for."""
 MOST_ITEMS = 64
+_PAST = 256
+"""Numbers of earlier parcels that a site knows again."""
 _LENGTH = struct.Struct("<I")
 _HEAD_LIMIT = 4096
 
@@ -112,11 +115,11 @@ def items_of(data: Buffer) -> list[memoryview]:
 
 
 class Gathering:
-    """A parcel that comes in parts."""
+    """A parcel that comes in parts. It takes as much memory as came, whatever size was announced."""
 
     def __init__(self, parts: int, size: int) -> None:
-        self.data = bytearray(size)
-        self.parts, self.next = parts, 0
+        self.data = bytearray()
+        self.parts, self.size, self.next = parts, size, 0
 
     def add(self, k: int, part: Buffer) -> None:
         """Take part k, where it is the next; an earlier one came before.
@@ -126,10 +129,9 @@ class Gathering:
         """
         if k != self.next:
             return
-        start = k * PART
-        if len(part) != min(PART, len(self.data) - start):
+        if len(part) != min(PART, self.size - k * PART):
             raise MessageError(f"part {k} of a parcel has {len(part)} bytes, which is not its length")
-        self.data[start : start + len(part)] = part
+        self.data += part
         self.next += 1
 
     @property
@@ -176,6 +178,7 @@ class Inbox:
         self._waiting: Taken | None = None
         self._working: str | None = None
         self._ready: tuple[str, Parcel] | None = None
+        self._past: deque[str] = deque(maxlen=_PAST)
         self._closed = False
         self.refusals: list[tuple[str, int]] = []
 
@@ -197,13 +200,23 @@ class Inbox:
             self._change.wait_for(lambda: self._waiting is not None or self._closed, timeout)
             found, self._waiting = self._waiting, None
             if found is not None:
-                self._working = found.number
+                # whoever asks for more has the answer before, or gave it up: it would be a model beside the next one
+                if self._ready is not None:
+                    self._past.append(self._ready[0])
+                self._working, self._ready = found.number, None
             return found
 
     def answer(self, number: str, parcel: Parcel) -> None:
         """What to give whoever gets the answer to request `number`; it replaces an earlier answer."""
         with self._change:
             self._ready, self._working = (number, parcel), None
+            self._change.notify_all()
+
+    def forget(self, number: str) -> None:
+        """There is no answer to request `number`, and there was no request: whoever asks sends it anew."""
+        with self._change:
+            if self._working == number:
+                self._working = None
             self._change.notify_all()
 
     def close(self) -> None:
@@ -223,7 +236,7 @@ class Inbox:
             if self._known(x):
                 return self._state(x, 0)
             if self._coming is None or self._coming[0] != x:
-                if k:
+                if k or x in self._past:  # begun elsewhere, or late
                     return datagram({"s": "unknown"})
                 self._coming = (x, Gathering(parts, size))
             gathering = self._coming[1]
@@ -231,6 +244,7 @@ class Inbox:
             if not gathering.whole:
                 return datagram({"s": "next", "k": gathering.next})
             self._waiting, self._coming = Taken(x, gathering.data), None
+            del gathering  # this thread goes on waiting while the other one lets go of the bytes
             self._change.notify_all()
             return self._state(x, 0)
 
@@ -266,6 +280,8 @@ class Conversation:
         number: of the parcel, anew whenever it is sent anew.
         parcel: what is asked.
         begun: how often it was sent from its start.
+        key, posted: of the last datagram, and when it was sent; heard: when the site last gave a sign, by the monotonic clock.
+        held: whether the rest of the answer waits until another site's is here.
     """
 
     site: str
@@ -276,6 +292,7 @@ class Conversation:
     key: str = ""
     posted: float = 0.0
     heard: float = field(default_factory=time.monotonic)
+    held: bool = False
     _put: int = 0
     _gathering: Gathering | None = None
 
@@ -327,6 +344,11 @@ class Conversation:
             self._gathering = Gathering(head["n"], head["size"])
         self._gathering.add(head.get("k", 0), payload)
         return "whole" if self._gathering.whole else "more"
+
+    @property
+    def gathers(self) -> bool:
+        """Whether an answer of several parts is on its way."""
+        return self._gathering is not None and not self._gathering.whole
 
     @property
     def answer(self) -> bytearray:
