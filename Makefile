@@ -26,7 +26,8 @@ demo: $(READY) ## train across five unlike hospitals on built-in data, and write
 	$(BIN)/wardround run examples/wdbc.yaml --out runs/demo --overwrite
 
 test: $(READY) ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/deploy
+	$(BIN)/python -m pytest tests/deploy
 
 quick: $(READY) ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not slow'

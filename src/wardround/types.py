@@ -358,7 +358,7 @@ class Request:
 
     Attributes:
         message: what every site receives.
-        facts: fact name -> site -> number, text or any JSON; a site sees only its own (`counted`: the last round that included it).
+        facts: fact name -> site -> any JSON; a site sees only its own (`counted`: the last round that included it).
     """
 
     message: Message

@@ -96,10 +96,13 @@ def named_processes(hospitals: Hospitals) -> dict[str, int]:
     return found | {"site's relay": int(children[0])}
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc, as Linux has it")
+@pytest.mark.skipif(
+    "WARDROUND_MODEL_WIDTH" not in os.environ or not Path("/proc/self/clear_refs").exists(),
+    reason="takes minutes, on Linux: WARDROUND_MODEL_WIDTH=5000 asks for a model of 100 MB",
+)
 def test_a_large_model_takes_a_few_times_its_size(hospitals: Hospitals, tmp_path: Path) -> None:
-    """Run with `-s` and WARDROUND_MODEL_WIDTH=5000 for the table of docs/deploy/processes.md."""
-    width = int(os.environ.get("WARDROUND_MODEL_WIDTH", "2500"))
+    """With `-s` it prints the table of docs/deploy/processes.md. Smaller models stay in the heap when they are freed."""
+    width = int(os.environ["WARDROUND_MODEL_WIDTH"])
     model = 4 * width * (width + 30) / 1e6
     pids = named_processes(hospitals)
     before = {}
@@ -108,7 +111,7 @@ def test_a_large_model_takes_a_few_times_its_size(hospitals: Hospitals, tmp_path
         before[name] = memory(pid)[0]
     more = (f"model.options={{hidden: [{width}, {width}], norm: none}}", "training.rounds=2", "training.local_steps=2")
     run_id = hospitals.submit(write_job(tmp_path, "fedavg"), overrides=more)
-    assert hospitals.outcome(run_id, 300)["status"] == "done"
+    assert hospitals.outcome(run_id, 600)["status"] == "done"
     times = {}
     for name, pid in pids.items():
         peak = memory(pid)[1]

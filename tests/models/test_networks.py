@@ -232,10 +232,10 @@ def test_rows_meet_where_a_relu_hides_them_from_the_output() -> None:
 
 def test_stacking_is_not_tried_where_convolutions_train_one_by_one_anyway() -> None:
     module, shape = build("resnet18")
-    tried, spared = probe(module, shape), probe(module, shape, stack=False)
+    tried, spared = probe(module, shape), probe(module, shape, stack=None)
     assert (tried.stackable, spared.stackable) == (True, False)
     assert replace(spared, stackable=True, reason="") == replace(tried, reason="")
-    assert probe(nn.Linear(3, 1), (3,), stack=False).stackable  # no convolution, so nothing to spare
+    assert probe(nn.Linear(3, 1), (3,), stack=None).stackable  # no convolution, so nothing to spare
     job = Job.model_validate({"training": {"batch_size": 16}, "engine": {"executor": "auto"}})
     cpu = torch.device("cpu")
     assert convolves_apart(job, (1, 128, 128), cpu)

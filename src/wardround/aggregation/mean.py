@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from wardround.types import Arrays, Json, Total
 
-
 ADDED = ("entries", "clipped")
 """Notes that add up over groups; any other is the same for all."""
 

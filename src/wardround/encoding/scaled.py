@@ -40,11 +40,8 @@ def quantise(
     Returns:
         digits, uint32 [n], from 1 to 2^bits - 1; and how many values lay outside the bound and were clipped.
     """
-    bound, top = math.ldexp(1.0, exponent), (1 << (bits - 1)) - 1
-    clipped = 0
-    if peak > bound:
-        clipped = int(np.count_nonzero(values > bound)) + int(np.count_nonzero(values < -bound))
-        np.clip(values, -bound, bound, out=values)
+    top = (1 << (bits - 1)) - 1
+    clipped = _clip(values, peak, exponent)
     values *= math.ldexp(top, -exponent)
     if draws is None:
         np.rint(values, out=values)
@@ -58,11 +55,8 @@ def quantise(
 
 def quantise_fine(values: Values, peak: float, exponent: int, bits: int) -> tuple[NDArray[np.uint32], int]:
     """Two digits of each of `values`, which are spent: the higher first, [2 n]; and how many values were clipped."""
-    bound, top = math.ldexp(1.0, exponent), (1 << (2 * bits - 1)) - 1
-    clipped = 0
-    if peak > bound:
-        clipped = int(np.count_nonzero(values > bound)) + int(np.count_nonzero(values < -bound))
-        np.clip(values, -bound, bound, out=values)
+    top = (1 << (2 * bits - 1)) - 1
+    clipped = _clip(values, peak, exponent)
     values *= math.ldexp(top, -exponent)
     np.rint(values, out=values)
     whole = values.astype(np.int64)
@@ -87,3 +81,13 @@ def dequantise(sums: NDArray[np.uint64], sites: int, exponent: int, bits: int) -
     values -= float(sites << (bits - 1))
     values *= quantum(exponent, bits)
     return values
+
+
+def _clip(values: Values, peak: float, exponent: int) -> int:
+    """Cut values off at 2^exponent, in place; how many were."""
+    bound = math.ldexp(1.0, exponent)
+    if peak <= bound:
+        return 0
+    clipped = int(np.count_nonzero(values > bound)) + int(np.count_nonzero(values < -bound))
+    np.clip(values, -bound, bound, out=values)
+    return clipped

@@ -97,7 +97,11 @@ def contribution_from(message: Message) -> Contribution:
         prefix = f"{name}/array/"
         arrays = {n.removeprefix(prefix): v for n, v in message.arrays.items() if n.startswith(prefix)}
         terms[name] = Term(
-            arrays=arrays, weights=message.arrays[f"{name}/weights"], maximum=maximum, exact=exact, accumulates=accumulates
+            arrays=arrays,
+            weights=message.arrays[f"{name}/weights"],
+            maximum=maximum,
+            exact=exact,
+            accumulates=accumulates,
         )
     return Contribution(sites=tuple(message.meta["sites"]), terms=terms, abstained=message.meta["abstained"])
 

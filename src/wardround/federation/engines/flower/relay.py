@@ -38,6 +38,7 @@ BODY_LIMIT = 2 * PART
 """Most bytes of a request that the guard lets through."""
 GUARD = "x-wardround-guard"
 _NODE_KEY = b"flwr-public-key"
+_ACTIVATE = "/v1/fleet/activate-node"
 _FRAME = struct.Struct("<IQ")
 _HEAD_LIMIT = 2**20
 _HEARTBEAT = 10.0
@@ -178,10 +179,13 @@ def guarded(app: Any, secret: str) -> Any:
             return event
 
         async def watched(event: Any) -> None:
-            if event["type"] == "http.response.start" and event["status"] in (401, 403) and not ours:
+            status = event["status"] if event["type"] == "http.response.start" else 200
+            # Flower has one answer for a node key that nobody enrolled and for one that is in use elsewhere
+            what = "key" if status in (401, 403) else "activation" if path == _ACTIVATE and 400 <= status < 500 else ""
+            if what and not ours:
                 key = headers.get(_NODE_KEY, b"")
                 _say(
-                    "refused", what="key", path=path, key=_fingerprint(key), peer=str((scope.get("client") or ["?"])[0])
+                    "refused", what=what, path=path, key=_fingerprint(key), peer=str((scope.get("client") or ["?"])[0])
                 )
             await send(event)
 
