@@ -63,7 +63,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(tmp_path: Path, out: Path, *before: str) -> subprocess.Popen[str]:
     job = tmp_path / "job.yaml"
     job.write_text(yaml.safe_dump(TREE))
-    code = "\n".join([*before, "from wardround.cli.app import main", "main()"])
+    # a runner that sits in the background may have handed down that interruptions are ignored
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = "\n".join([heed, *before, "from wardround.cli.app import main", "main()"])
     return subprocess.Popen(
         [sys.executable, "-c", code, "run", str(job), "--out", str(out), "--no-report"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
