@@ -27,7 +27,7 @@ demo: $(READY) ## train across five unlike hospitals on built-in data, and write
 
 test: $(READY) ## every test
 	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/deploy
-	$(BIN)/python -m pytest tests/deploy
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/deploy
 
 quick: $(READY) ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not slow'
