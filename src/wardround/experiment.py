@@ -13,7 +13,7 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -248,25 +248,18 @@ def run_between(
     _check_participation(job, len(engine.sites))
     surroundings = {**foreign_files(job), **_surroundings(job), **facts}
     with _open(Path(out), job, surroundings, resume=resume) as folder:
-        whole = all((folder.path / name).exists() for name in ("result.json", "model.safetensors"))
-        if folder.status == "done" and whole:
-            recorded: Result = folder.read_json("result.json")
+        recorded = _recorded(folder)
+        if recorded is not None:
             return recorded
-        try:
+
+        def trained() -> Result:
             folder.finish("running")
             arm = _train_between(job, folder, description, engine, listener)
             artifacts.save_model(folder, job, description, arm)
             listener({"event": "figures"})
-            result = judgement.result_of(job, folder, description, None, {FEDERATED: arm})
-            result["heterogeneity"] = {}
-            folder.write_json("result.json", result)
-            if report:
-                _write_report(folder, result, listener)
-            folder.finish("done")
-        except BaseException as error:
-            _record_failure(folder, error)
-            raise
-        return result
+            return judgement.result_of(job, folder, description, None, {FEDERATED: arm}) | {"heterogeneity": {}}
+
+        return _brought_to_its_end(folder, trained, report, listener)
 
 
 def check_between(job: Job) -> None:
@@ -306,15 +299,31 @@ def _complete(
     job: Job, folder: Run, description: Description, records: Records, strangers: Records | None, heterogeneity: Result,
     report: bool, listener: Listener,
 ) -> Result:  # fmt: skip
-    whole = all((folder.path / name).exists() for name in ("result.json", "model.safetensors"))
-    if folder.status == "done" and whole:
-        recorded: Result = folder.read_json("result.json")
+    recorded = _recorded(folder)
+    if recorded is not None:
         if report and not (folder.path / "report.html").exists():
             _write_report(folder, recorded, listener)
         return recorded
+
+    def trained() -> Result:
+        found = _experiment(job, folder, description, records, strangers, listener)
+        return found | {"heterogeneity": heterogeneity}
+
+    return _brought_to_its_end(folder, trained, report, listener)
+
+
+def _recorded(folder: Run) -> Result | None:
+    """The result of a run that is done; None of any other."""
+    whole = all((folder.path / name).exists() for name in ("result.json", "model.safetensors"))
+    if folder.status != "done" or not whole:
+        return None
+    recorded: Result = folder.read_json("result.json")
+    return recorded
+
+
+def _brought_to_its_end(folder: Run, trained: Callable[[], Result], report: bool, listener: Listener) -> Result:
     try:
-        result = _experiment(job, folder, description, records, strangers, listener)
-        result["heterogeneity"] = heterogeneity
+        result = trained()
         folder.write_json("result.json", result)
         if report:
             _write_report(folder, result, listener)

@@ -17,8 +17,9 @@ import torch
 
 from wardround.aggregation.weighting import WEIGHT, weighed_sum
 from wardround.channels import registry as channels
+from wardround.channels.he.ring import LENGTHS
 from wardround.channels.named import HIDING, NAMED
-from wardround.channels.secure import SecureChannel
+from wardround.channels.secure import LAYOUT, SecureChannel
 from wardround.config.job import Job, PrivacySpec
 from wardround.encoding import scaled
 from wardround.encoding.field import Field
@@ -219,9 +220,9 @@ class _Replay:
 
     def _note(self, reply: Reply) -> None:
         site, arrays = reply.sites[0], reply.message.arrays
-        self.layout = Layout.from_json(reply.message.meta["layout"])
+        self.layout = Layout.from_json(reply.message.meta[LAYOUT])
         self.sealed[site] = sum(value.nbytes for value in arrays.values())
-        lengths = arrays.get("lengths")
+        lengths = arrays.get(LENGTHS)
         self.ciphertexts[site] = 0 if lengths is None else len(lengths)
 
     def journal(self, index: int, sites: Sequence[str]) -> tuple[tuple[str, ...], Arrays]:

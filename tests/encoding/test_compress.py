@@ -186,4 +186,4 @@ def test_what_the_job_asks_for() -> None:
     assert compression_of(EncodingSpec(bits=8, rounding="nearest")) == Compression(bits=8)
     assert compression_of(EncodingSpec(bits=16)) == Compression(bits=16)
     assert compression_of(EncodingSpec(bits=16, rounding="stochastic")) == Compression(bits=16, stochastic=True)
-    assert compression_of(EncodingSpec(top_k=0.1, feedback=True)) == Compression(top_k=0.1)
+    assert compression_of(EncodingSpec(top_k=0.1, feedback=True)) == Compression(top_k=0.1, feedback=True)

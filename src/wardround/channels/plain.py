@@ -127,10 +127,12 @@ def _compressed(contribution: Contribution, compression: Compression, request: R
     """A stacked reply: exact terms weighed, [K, ...]; the fractions [K] of all terms; and a parcel of the other arrays."""
     exact: Arrays = {}
     for term, content in contribution.terms.items():
-        kept = content if content.exact else replace(content, arrays={})
+        kept = content if parcel.travels_whole(content, compression) else replace(content, arrays={})
         exact |= {f"{term}/{name}": value for name, value in weighed(kept).items()}
     seed = parcel.round_seed(request.message.meta["round"])
-    tensors, contents = parcel.packed(parcel.compressible(contribution), contribution.sites, compression, seed)
+    tensors, contents = parcel.packed(
+        parcel.compressible(contribution, compression), contribution.sites, compression, seed
+    )
     meta = {"abstained": dict(contribution.abstained), _COMPRESSED: contents}
     return Reply(
         sites=contribution.sites, message=reply_to(request, CONTRIBUTE, {**exact, **tensors}, **meta), stacked=True

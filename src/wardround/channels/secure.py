@@ -28,7 +28,7 @@ from wardround.config.job import EncodingSpec
 from wardround.encoding.codec import Decoder, Rounding, encode
 from wardround.encoding.exponents import LEAST as LEAST_EXPONENT
 from wardround.encoding.field import Field
-from wardround.encoding.layout import Layout, Part, layout_of
+from wardround.encoding.layout import Layout, Part, digest_of, layout_of
 from wardround.encoding.packing import pack, unpack
 from wardround.errors import ConfigError, MessageError, QuorumLost, Refused
 from wardround.types import (
@@ -300,7 +300,6 @@ class _Inbox:
         self._carrier, self._field = carrier, field
         self._group = {site: group for group, names in roster.groups.items() for site in names}
         self._layouts: dict[str, tuple[Layout, list[str], dict[int, Accumulator]]] = {}
-        self._known: dict[int, str] = {}
         self.abstained: dict[str, str] = {}
 
     def take(self, reply: Reply) -> bool:
@@ -309,11 +308,16 @@ class _Inbox:
             return False
         site, message = reply.sites[0], reply.message
         try:
-            layout = Layout.from_json(message.meta.get(LAYOUT))
+            described = message.meta.get(LAYOUT)
+            digest = digest_of(described)
+            if digest in self._layouts:  # reading a layout of hundreds of arrays takes longer than adding the message
+                layout = self._layouts[digest][0]
+            else:
+                layout = Layout.from_json(described)
+                digest = layout.digest()
             sent = sum(value.nbytes for value in message.arrays.values())
             if layout.size > sent:  # a digit takes a byte or more: what claims more would be given memory for nothing
                 raise MessageError(f"its layout has {layout.size} digits, and {sent} bytes came")
-            digest = layout.digest()
             _, came, sums = self._layouts.setdefault(digest, (layout, [], {}))
             group = self._group[site]
             if group not in sums:

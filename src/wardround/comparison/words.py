@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wardround.comparison.plan import PLAIN, algorithm_of, channel_of
 from wardround.judgement import ALONE, CENTRALIZED
 
 SURE = 0.05
@@ -19,9 +20,9 @@ METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "balanced_accuracy": "balanced ac
 
 def name(method: str) -> str:
     """A method as people write it."""
-    algorithm, _, channel = method.partition("+")
+    algorithm, channel = algorithm_of(method), channel_of(method)
     known = NAMES.get(algorithm, algorithm.partition(":")[2] or algorithm)
-    return f"{known}, {channel}" if channel else known
+    return known if channel == PLAIN else f"{known}, {channel}"
 
 
 def signed(value: float) -> str:
@@ -103,7 +104,7 @@ def _personalized(result: Mapping[str, Any]) -> list[str]:
     """A site's own model also knows how many of its patients are ill, which pooled figures reward."""
     own = list(
         dict.fromkeys(
-            name(m.partition("+")[0])  # over whatever channel
+            name(algorithm_of(m))  # over whatever channel
             for m in result["methods"]
             if any(result["table"][s].get(m, {}).get("personalized") for s in result["settings"])
         )

@@ -20,8 +20,8 @@ from wardround.deploy.names import check_name
 from wardround.errors import IdentityError, StorageError, missing_extra
 
 try:
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
         NoEncryption,
@@ -29,6 +29,8 @@ try:
         PublicFormat,
         load_pem_private_key,
     )
+
+    from wardround.channels.secagg.primitives import signed_by
 except ImportError as error:
     raise missing_extra("cryptography", "flower") from error
 
@@ -54,11 +56,7 @@ def fingerprint(public: bytes) -> str:
 
 def verify_raw(public: bytes, data: bytes, signature: bytes) -> bool:
     """Whether `signature` [64 bytes] over `data` is by the holder of `public` [32 bytes]."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+    return signed_by(public, signature, data)
 
 
 class Identity:

@@ -62,6 +62,7 @@ class Compression:
         stochastic: whether codes are rounded without bias.
         rotation: whether arrays are rotated first, so that one large value does not widen the grid of all.
         top_k: fraction of the values that is sent; None for all.
+        feedback: whether what is left out is added to the next update; without it, what accumulates is not compressed.
 
     Raises:
         ConfigError: neither bits nor top_k, or a rotation that would be of no use.
@@ -71,6 +72,7 @@ class Compression:
     stochastic: bool = False
     rotation: bool = False
     top_k: float | None = None
+    feedback: bool = False
 
     def __post_init__(self) -> None:
         if self.bits is None and self.top_k is None:
@@ -190,7 +192,9 @@ def compression_of(spec: EncodingSpec) -> Compression | None:
     stochastic = spec.rounding == "stochastic" or (
         spec.rounding == "auto" and spec.bits is not None and spec.bits < UNBIASED_BELOW
     )
-    return Compression(bits=spec.bits, stochastic=stochastic, rotation=spec.rotation, top_k=spec.top_k)
+    return Compression(
+        bits=spec.bits, stochastic=stochastic, rotation=spec.rotation, top_k=spec.top_k, feedback=spec.feedback
+    )
 
 
 # a piece is fixed in length, so that neither the number of sites nor their chunk changes what is drawn for a value

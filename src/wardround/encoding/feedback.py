@@ -84,6 +84,6 @@ def corrected(
         }
         terms[term] = replace(content, arrays=arrays)
     whole = replace(contribution, terms=terms)
-    read, arrays = sent(whole, compression, seed), compressible(whole)
+    read, arrays = sent(whole, compression, seed), compressible(whole, compression)
     left = {FEEDBACK + name: value - read[name] for name, value in arrays.items() if FEEDBACK + name in residuals}
     return whole, {**residuals, **left}

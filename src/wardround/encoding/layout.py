@@ -131,8 +131,13 @@ class Layout:
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, hexadecimal."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of(self.to_json())
+
+
+def digest_of(described: Json) -> str:
+    """The digest of a layout as JSON, which need not be valid: what has that of a valid one is the same."""
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def layout_of(contribution: Contribution, field: Field, *, part: Part, rotated: bool = False) -> Layout:

@@ -11,7 +11,7 @@ import torch
 from wardround import streams
 from wardround.encoding.compress import Compression, Packet
 from wardround.errors import MessageError
-from wardround.types import Arrays, Contribution, Json
+from wardround.types import Arrays, Contribution, Json, Term
 
 PARTS = {"codes": torch.uint8, "scales": torch.float32, "indices": torch.int32, "values": torch.float32}
 """Names of the tensors, each with a dot before it, and their dtypes."""
@@ -24,12 +24,17 @@ def round_seed(round: Mapping[str, Json]) -> int:
     return streams.key("compression", int(round["seed"]), int(round["index"]))
 
 
-def compressible(contribution: Contribution) -> Arrays:
-    """`term/name` -> [K, ...] of the arrays that need not be exact."""
+def travels_whole(term: Term, compression: Compression) -> bool:
+    """Whether a term is not compressed: it must be exact, or it accumulates and no feedback makes up for what is left out."""
+    return term.exact or (term.accumulates and not compression.feedback)
+
+
+def compressible(contribution: Contribution, compression: Compression) -> Arrays:
+    """`term/name` -> [K, ...] of the arrays that are compressed."""
     return {
         f"{term}/{name}": value if value.is_floating_point() else value.double()
         for term, content in contribution.terms.items()
-        if not content.exact
+        if not travels_whole(content, compression)
         for name, value in content.arrays.items()
     }
 
@@ -99,7 +104,7 @@ def opened(
 def sent(contribution: Contribution, compression: Compression, seed: int) -> Arrays:
     """`term/name` -> [K, ...]: what the server will read of the arrays that are compressed."""
     keys, found = streams.site_keys(contribution.sites), {}
-    for name, value in compressible(contribution).items():
+    for name, value in compressible(contribution, compression).items():
         packet = compression.compress(value, name, seed, keys)
         read = compression.expand(packet, value[0].numel(), value.dtype, name, seed)
         found[name] = read.reshape(value.shape).to(value.device)

@@ -348,9 +348,13 @@ class Host:
         by_rows = self.job.algorithm.weighting == "samples"
         for name, arrays in trained.terms.items():
             weights, maximum = (rows, round.max_weight) if name in STEP_TERMS and by_rows else (works, 1.0)
-            accumulates = name not in STEP_TERMS
-            exact = name in EXACT_TERMS or (accumulates and self._compresses_without_feedback)
-            terms[name] = Term(arrays=arrays, weights=weights, maximum=maximum, exact=exact, accumulates=accumulates)
+            terms[name] = Term(
+                arrays=arrays,
+                weights=weights,
+                maximum=maximum,
+                exact=name in EXACT_TERMS,
+                accumulates=name not in STEP_TERMS,
+            )
         loss = torch.where(rows > 0, trained.loss * rows, torch.zeros_like(rows))
         terms["training"] = Term(arrays={"loss": loss, "rows": rows}, weights=works, maximum=1.0, exact=True)
         contribution, good = messages.without_non_finite(Contribution(sites=sites, terms=terms))
@@ -365,12 +369,6 @@ class Host:
         kept = {name: value.cpu() for name, value in kept.items()}
         self.states.stage(round.index, staged, kept, reply=messages.contribution_message(contribution))
         return contribution
-
-    @property
-    def _compresses_without_feedback(self) -> bool:
-        """On the plain channel nothing makes up for what compression leaves out of arrays that accumulate, but feedback."""
-        privacy = self.job.privacy
-        return privacy.channel.kind == "plain" and not feedback.applies(privacy)
 
     def _figures(self, model: ModelState, states: Arrays, sites: tuple[str, ...], split: Split) -> Term:
         logits, labels, owner = self._evaluator.logits(model, states, self.records.rows(sites, split))
