@@ -39,7 +39,8 @@ _KINDS = {
 
 NOTES: Mapping[str, str] = {
     "evaluation.release_scores": (
-        "With `false` there are pooled figures from summed histograms, and neither figures by site nor paired differences."
+        "With `false` there are pooled figures from summed histograms; figures by site, and paired differences at each site, "
+        "only with `evaluation.site_figures`."
     ),
 }
 """What this version does with a key, beside its meaning."""

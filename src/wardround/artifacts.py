@@ -29,6 +29,11 @@ def save_overlays(folder: Run, host: Host, outcome: Outcome, threshold: Cut) -> 
         stored = json.dumps(own.to_json() if own else None)
         metadata = {"site": site, "preprocessing": stored, "threshold": json.dumps(threshold)}
         folder.write_tensors(f"overlays/{quote(site, safe='')}.safetensors", arrays, metadata)
+    save_average(folder, outcome, threshold)
+
+
+def save_average(folder: Run, outcome: Outcome, threshold: Cut) -> None:
+    """The mean of what stays at the sites, for a stranger; nothing where nothing stays."""
     if outcome.overlay:
         metadata = {"site": "", "preprocessing": "null", "threshold": json.dumps(threshold)}
         folder.write_tensors("overlay-average.safetensors", outcome.overlay, metadata)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -29,20 +28,24 @@ from wardround.channels import registry as channels
 from wardround.channels.carrier import Bounded
 from wardround.config.job import Job
 from wardround.config.plugins import construct, resolve
+from wardround.config.plugins import digest as digest_of_plugin
 from wardround.data import registry as datasets
 from wardround.data.check import check_groups, check_records
 from wardround.data.heterogeneity import measure
 from wardround.data.partitions.partition import partition
 from wardround.data.split import split_sites
+from wardround.data.standardize import Fitted
 from wardround.data.standardize import check as check_pictures
 from wardround.errors import ConfigError, DataError, Refused, RunError, StorageError
 from wardround.federation import messages
-from wardround.federation.baselines import alone, centralized, changed, finetuned, sites_asked
+from wardround.federation.baselines import alone, alone_elsewhere, centralized, changed, finetuned, sites_asked
+from wardround.federation.by_site import SiteFigures
 from wardround.federation.engines.local import LocalEngine
+from wardround.federation.further import FurtherModel
 from wardround.federation.maps import maps
 from wardround.federation.records import Records
 from wardround.federation.rounds import Federation, Listener, Start
-from wardround.federation.site import Host
+from wardround.federation.site import Host, Seen
 from wardround.judgement import ALONE, CENTRALIZED, FEDERATED, FINETUNED, Arm, Result
 from wardround.models import registry as models
 from wardround.models.pretrained import locate
@@ -52,6 +55,9 @@ from wardround.store.run import Run
 from wardround.store.states import StateTable
 from wardround.training.gradcam import convolves
 from wardround.types import LOCAL, SPLITS, Channel, Description, Engine, Message, Request, SiteData
+
+_CUT = "threshold.json"
+"""Of a run between hospitals: the threshold that pooled figures gave, before sites are asked for figures at it."""
 
 ENGINES = {
     "local": "wardround.federation.engines.local:LocalEngine",
@@ -225,8 +231,8 @@ def run_between(
 ) -> Result:  # fmt: skip
     """Run a job over sites that are elsewhere, and return what `result.json` holds.
 
-    There are no records here: figures are pooled from sums, what stays at the sites stays there, and nothing is compared with
-    a model of all records.
+    There are no records here: figures are pooled from sums, those of single sites are what the sites work out and their policies
+    let go, what stays at the sites stays there, and nothing is compared with a model of all records.
 
     Args:
         job: what to run.
@@ -254,10 +260,11 @@ def run_between(
 
         def trained() -> Result:
             folder.finish("running")
-            arm = _train_between(job, folder, description, engine, listener)
-            artifacts.save_model(folder, job, description, arm)
+            arms = _train_between(job, folder, description, engine, listener)
+            artifacts.save_model(folder, job, description, arms[FEDERATED])
+            artifacts.save_average(folder, arms[FEDERATED].outcome, arms[FEDERATED].threshold)
             listener({"event": "figures"})
-            return judgement.result_of(job, folder, description, None, {FEDERATED: arm}) | {"heterogeneity": {}}
+            return judgement.result_of(job, folder, description, None, arms) | {"heterogeneity": {}}
 
         return _brought_to_its_end(folder, trained, report, listener)
 
@@ -266,7 +273,7 @@ def check_between(job: Job) -> None:
     """Refuse what needs the sites' records in one place, or simulated sites."""
     spec = job.evaluation
     for key, given in (
-        ("evaluation.baselines", bool(spec.baselines)), ("evaluation.held_out", bool(spec.held_out)),
+        ("evaluation.baselines", bool({*spec.baselines} - {ALONE})), ("evaluation.held_out", bool(spec.held_out)),
         ("evaluation.maps", bool(spec.maps)), ("finetuning.epochs", bool(job.finetuning.epochs)),
         ("partition.kind", job.partition.kind != "natural"),
     ):  # fmt: skip
@@ -277,22 +284,67 @@ def check_between(job: Job) -> None:
             )
 
 
-def _train_between(job: Job, folder: Run, description: Description, engine: Engine, listener: Listener) -> Arm:
-    federation = Federation(
-        job,
-        engine,
-        _channel(job, len(engine.sites)),
-        description,
-        folder,
-        lambda event: listener({"arm": FEDERATED, **event}),
-    )
+def _train_between(
+    job: Job, folder: Run, description: Description, engine: Engine, listener: Listener
+) -> dict[str, Arm]:
+    """The federation, and where the job asks for it the models that sites train alone, with figures of each."""
+    federation = _federation(FEDERATED, job, folder, description, engine, listener)
+    parts = {FEDERATED: (federation, _judged(federation, job, folder))}
+    with ExitStack() as folders:
+        if ALONE in job.evaluation.baselines:
+            own, fitted = alone_elsewhere(job), parts[FEDERATED][1].outcome.preprocessing
+            sub = folders.enter_context(_sub_run(folder, f"baselines/{ALONE}", own))
+            lone = _federation(ALONE, own, sub, description, FurtherModel(engine, ALONE), listener, fitted)
+            parts[ALONE] = lone, _judged(lone, own, sub)
+        return _with_site_figures(job, parts)
+
+
+def _federation(
+    name: str, job: Job, folder: Run, description: Description, engine: Engine, listener: Listener,
+    fitted: Fitted | None = None,
+) -> Federation:  # fmt: skip
+    return Federation(
+        job, engine, _channel(job, len(engine.sites)), description, folder,
+        lambda event: listener({"arm": name, **event}), fitted, strangers=name == FEDERATED,
+    )  # fmt: skip
+
+
+def _judged(federation: Federation, job: Job, folder: Run) -> Arm:
     outcome = federation.train()
     scores = judgement.pooled(federation.histograms(outcome))
+    if not (folder.path / _CUT).exists():
+        # sites answer one question about their figures: a coordinator that begins again must ask the same
+        cut = scores.threshold(job.evaluation.threshold)
+        folder.write_json(_CUT, {"threshold": list(cut) if isinstance(cut, tuple) else cut})
+    stored = folder.read_json(_CUT)["threshold"]
     spec = job.data.preprocessing
     return Arm(
-        outcome=outcome, history=federation.history(), threshold=scores.threshold(job.evaluation.threshold),
+        outcome=outcome, history=federation.history(), threshold=tuple(stored) if isinstance(stored, list) else stored,
         scores=scores, personalized=bool(outcome.network.local) or "site" in (spec.standardize, spec.pictures),
     )  # fmt: skip
+
+
+def _with_site_figures(job: Job, parts: Mapping[str, tuple[Federation, Arm]]) -> dict[str, Arm]:
+    """The models with what each site says of them on its own rows, where the job asks for it.
+
+    A site that was begun again between two models has forgotten the scores that the second is compared with, and answers when
+    both are asked for once more.
+    """
+    if not job.evaluation.site_figures:
+        return {name: arm for name, (_, arm) in parts.items()}
+    told: dict[str, dict[str, SiteFigures]] = {name: {} for name in parts}
+    silent: dict[str, dict[str, str]] = {}
+    for _ in range(job.participation.attempts):
+        for name, (federation, arm) in parts.items():
+            found, faults = federation.site_figures(arm.outcome, arm.threshold, name)
+            told[name] |= found
+            silent[name] = {site: why for site, why in faults.items() if site not in told[name]}
+        if not any(silent.values()):
+            break
+    return {
+        name: replace(arm, scores=replace(arm.scores, told=dict(sorted(told[name].items())), silent=silent[name]))
+        for name, (_, arm) in parts.items()
+    }
 
 
 def _complete(
@@ -419,13 +471,16 @@ def _check_participation(job: Job, sites: int) -> None:
 def _experiment(
     job: Job, folder: Run, description: Description, records: Records, strangers: Records | None, listener: Listener
 ) -> Result:
-    federated = train_arm(FEDERATED, job, folder, description, records, listener)
+    seen: Seen = {}
+    federated = train_arm(FEDERATED, job, folder, description, records, listener, seen=seen)
     arms = {FEDERATED: federated}
     for name in job.evaluation.baselines:
         own = alone(job) if name == ALONE else centralized(job, len(records.sites))
         rows = records.merged() if name == CENTRALIZED else records.unprepared()
         with _sub_run(folder, f"baselines/{name}", own) as sub:
-            arms[name] = train_arm(name, own, sub, description, rows, listener, parent=federated, origin=records)
+            arms[name] = train_arm(
+                name, own, sub, description, rows, listener, parent=federated, origin=records, seen=seen
+            )
     if job.finetuning.epochs:
         own, start = finetuned(job, federated.outcome.network.local), _kept(folder, federated)
         with _sub_run(folder, FINETUNED, own) as sub:
@@ -454,7 +509,7 @@ def _kept(folder: Run, arm: Arm) -> Start:
 
 def train_arm(
     name: str, job: Job, folder: Run, description: Description, records: Records, listener: Listener,
-    *, parent: Arm | None = None, origin: Records | None = None, start: Start | None = None,
+    *, parent: Arm | None = None, origin: Records | None = None, start: Start | None = None, seen: Seen | None = None,
 ) -> Arm:  # fmt: skip
     """Train one model and score its held-out rows.
 
@@ -469,10 +524,11 @@ def train_arm(
         parent: the federation, where its preprocessing is to be used.
         origin: the sites' rows, on which a merged model is judged.
         start: the trained model to go on from.
+        seen: what the sites keep of the scores of this run's models, to compare them.
     """
     channel = _channel(job, len(records.sites))
     device = device_of(job.engine.device)
-    host = Host(job, records, StateTable(records.sites), channel.site_half(records.sites), device)
+    host = Host(job, records, StateTable(records.sites), channel.site_half(records.sites), device, seen=seen)
     with ExitStack() as engines:
         engine = engines.enter_context(closing(_engine(job, host)))
         # a centralised model sees the features that the federation agreed on; a lone hospital has only its own
@@ -492,11 +548,14 @@ def train_arm(
             for _ in engine.ask(prepare, engine.sites, None):
                 pass
         scores = judgement.exact(engine, outcome) if exact else judgement.pooled(federation.histograms(outcome))
+        threshold = scores.threshold(job.evaluation.threshold)
+        if not exact and job.evaluation.site_figures and name in messages.MODELS:
+            told, silent = federation.site_figures(outcome, threshold, name)
+            scores = replace(scores, told=told, silent=silent)
         personalized = bool(outcome.network.local) or bool(host.own)
         arm = Arm(
-            outcome=outcome, history=federation.history(), threshold=scores.threshold(job.evaluation.threshold),
-            scores=scores, personalized=personalized,
-        )  # fmt: skip
+            outcome=outcome, history=federation.history(), threshold=threshold, scores=scores, personalized=personalized
+        )
         if name == FEDERATED and job.evaluation.maps:
             arrays, facts = maps(engine.host, outcome, job.evaluation.maps)
             folder.write_tensors(MAPS, arrays, {"facts": json.dumps(facts)})
@@ -552,9 +611,9 @@ def foreign_files(job: Job) -> dict[str, Any]:
     found = {}
     for name in sorted(n for n in names if ":" in n):
         resolve(name, {}, "plug-in")  # imports it
-        source = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
-        if source:
-            found[name] = sha256(Path(source))
+        digest = digest_of_plugin(name)
+        if digest:
+            found[name] = digest
     return {**weights, "plugins": found}
 
 

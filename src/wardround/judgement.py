@@ -1,13 +1,14 @@
 """What a finished experiment says: scores of every model, thresholds from validation, and the whole of `result.json`.
 
 Exact figures need row scores, which one process may hand to its own report. Where they may not leave, pooled figures come
-from score histograms summed over sites; then there are no figures by site and no paired differences.
+from score histograms summed over sites; figures by site, and paired differences at a site, are then those that the sites
+worked out themselves and handed over finished, where the job asks for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from wardround.config.job import Job, OperatingPointSpec
 from wardround.federation import messages
 from wardround.federation import strangers as strange
+from wardround.federation.by_site import SiteFigures, mean_over_sites
 from wardround.federation.records import Records
 from wardround.federation.rounds import Outcome
 from wardround.plots.labels import LOWER_IS_BETTER
@@ -31,8 +33,8 @@ from wardround.training.tables import Cut, Table, single
 from wardround.training.target import reached
 from wardround.types import SPLITS, Description, Engine, Message, Request, Split
 
-FEDERATED, CENTRALIZED, ALONE, MAJORITY = "federated", "centralized", "local", "majority"
-FINETUNED = "finetuned"
+FEDERATED, ALONE = messages.FEDERATED, messages.ALONE
+CENTRALIZED, MAJORITY, FINETUNED = "centralized", "majority", "finetuned"
 POOLED = "all sites"
 AT_THE_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv")
 """What is said of an operating point."""
@@ -54,12 +56,16 @@ class Scores:
         training: rows of each class that were trained on, for the majority class, or without and with each label, [L, 2]; None
             where sites tell their own counts.
         by_site: whether the tables are rows of sites, exact and aligned between models.
+        told: site -> what it worked out itself and handed over; None where nobody was asked.
+        silent: site -> why it told nothing, in words.
     """
 
     validation: Tables
     test: Tables
     training: Counts | None
     by_site: bool
+    told: Mapping[str, SiteFigures] | None = None
+    silent: Mapping[str, str] = field(default_factory=dict)
 
     def threshold(self, how: Threshold) -> Cut:
         """The decision threshold, from validation rows alone; 0.5 where there are none to choose it on.
@@ -153,6 +159,11 @@ def result_of(
     if not by_site:
         for name in (*arms, MAJORITY):
             result[name]["site_mean"] = {}  # one pooled histogram knows no sites
+    told = federated.scores.told
+    parts: Mapping[str, Any] = counts
+    if told is not None:
+        parts = {site: own.counts for site, own in told.items()}
+        result["rows"] = {site: own.rows for site, own in told.items()}
     result["gain"] = {
         name: compare.gain(
             federated.scores.test, arm.scores.test, federated.threshold, arm.threshold, spec.bootstrap,
@@ -160,11 +171,13 @@ def result_of(
         )
         for name, arm in arms.items() if name != FEDERATED and by_site
     }  # fmt: skip
+    if told is not None:
+        result["by_site"] = _told(result, arms, per_site=spec.sites)
     outcome = federated.outcome
     names = outcome.network.local
     two = len(description.classes) == 2 and not description.multilabel
     result |= {
-        "fairness": _fairness(result, arms) if per_site else {},
+        "fairness": _fairness(result, arms) if spec.sites and (by_site or told is not None) else {},
         "target": _target(job, arms),
         "personalized": federated.personalized,
         "rounds": job.training.rounds,
@@ -176,7 +189,7 @@ def result_of(
         "executor_reason": outcome.reason,
         "thresholds": {name: _listed(arm) for name, arm in arms.items()} if two or description.multilabel else {},
         "operating_point": {name: _operating_point(arm, result[name]) for name, arm in arms.items()} if two else {},
-        "partition": counts,
+        "partition": parts,
         "history": {name: arm.history for name, arm in arms.items()},
         "calibration": {name: _curve(arm) for name, arm in arms.items()},
         "roc": {name: _by_class(roc_curve, arm) for name, arm in arms.items()},
@@ -240,6 +253,29 @@ def held_out(job: Job, records: Records, strangers: Records, arms: Mapping[str, 
             seed=job.seed, per_site=by_site,
         )  # fmt: skip
     return judged
+
+
+def _told(result: Result, arms: Mapping[str, Arm], *, per_site: bool) -> dict[str, Any]:
+    """Put in what the sites worked out themselves; returns who did not, and what is withheld, by model and site."""
+    withheld: dict[str, dict[str, str]] = {}
+    blocks: dict[str, dict[str, dict[str, float]]] = {}
+    for name, arm in arms.items():
+        told = arm.scores.told
+        if told is None:
+            continue
+        blocks[name] = {site: own.figures for site, own in told.items() if own.figures is not None}
+        said = {site: own.withheld for site, own in told.items() if own.withheld}
+        withheld[name] = dict(sorted({**said, **arm.scores.silent}.items()))
+        if name == FEDERATED:
+            blocks[MAJORITY] = {site: own.majority for site, own in told.items() if own.majority is not None}
+        else:
+            gains = {site: own.gain for site, own in told.items() if own.gain is not None}
+            mean = mean_over_sites(gains)
+            result["gain"][name] = {"pooled": {}, "site_mean": mean, "sites": gains if per_site else {}}
+    for name, block in blocks.items():
+        result[name]["site_mean"] = mean_over_sites(block)
+        result[name]["sites"] = block if per_site else {}
+    return {"worked_out": "at the sites", "withheld": withheld}
 
 
 def _finetuning(job: Job, arms: Mapping[str, Arm]) -> dict[str, Any]:

@@ -176,6 +176,12 @@ class Total:
             return {}
         return {name: value / weight for name, value in self.sums[term].items()}
 
+    def drained(self, term: str) -> Iterator[tuple[str, Tensor]]:
+        """The names and arrays of `mean`, one after another; each sum is gone once its mean is given."""
+        weight, sums = self.weights.get(term, 0.0), self.sums.get(term, {})
+        for name in list(sums) if weight > 0.0 else ():
+            yield name, sums.pop(name) / weight
+
 
 # --------------------------------------------------------------------------------------------------------- data
 

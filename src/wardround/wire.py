@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from wardround.content import Content
 from wardround.errors import MessageError
 from wardround.types import Arrays, Json, Message
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 HEADER_LIMIT = 16 * 2**20
 """Longest JSON header in bytes; a longer one is refused before it is parsed."""
+LONG = 2**20
+"""Bytes from which on the arrays of a message are read one by one, as they are asked for."""
 
 _METADATA = "__metadata__"
 _PREFIX = 8
@@ -44,11 +47,18 @@ def encode(message: Message) -> bytes:
 
 def pieces(message: Message) -> list[Any]:
     """`encode` as buffers to be written one after another: those of contiguous tensors on the CPU are no copies."""
+    return packed(message.arrays, _metadata(message))
+
+
+def stream(message: Message) -> Iterator[Any]:
+    """`encode` as buffers, each made when it is asked for: of `Stored` arrays one is in memory at a time."""
     return _packed(message.arrays, _metadata(message))
 
 
-def decode(data: bytes | memoryview) -> Message:
+def decode(data: bytes | bytearray | memoryview | Content) -> Message:
     """The message in `data`, its tensors on the CPU, names in the sender's order.
+
+    Of a `Content` of LONG bytes or more, the arrays are `Stored`.
 
     Raises:
         MessageError: anything that `encode` does not produce.
@@ -86,39 +96,102 @@ def pack(arrays: Arrays, metadata: Mapping[str, str]) -> bytes:
     Raises:
         MessageError: a dtype has no wire form, a name is not text, or the header is above HEADER_LIMIT.
     """
-    return b"".join(_packed(arrays, metadata))
+    return b"".join(packed(arrays, metadata))
 
 
-def _packed(arrays: Arrays, metadata: Mapping[str, str]) -> list[Any]:
+def packed(arrays: Arrays, metadata: Mapping[str, str]) -> list[Any]:
+    """`pack` as buffers; see `pieces`."""
+    return list(_packed(arrays, metadata))
+
+
+def _packed(arrays: Arrays, metadata: Mapping[str, str]) -> Iterator[Any]:
     plan = _plan(_signature(arrays))
     header = b'{"__metadata__":' + _text(dict(metadata)) + plan.entries + b"}"
     header += b" " * (-len(header) % _PREFIX)
     if len(header) > HEADER_LIMIT:
         raise MessageError(f"the header takes {len(header)} bytes, expected at most {HEADER_LIMIT}: send fewer facts")
-    return [len(header).to_bytes(_PREFIX, "little"), header, *(_payload(name, arrays[name]) for name in plan.layout)]
+    yield len(header).to_bytes(_PREFIX, "little")
+    yield header
+    yield from (_payload(name, arrays[name]) for name in plan.layout)
 
 
-def unpack(data: bytes | memoryview) -> tuple[Arrays, dict[str, str]]:
-    """The tensors (on the CPU, in the header's order) and the texts of a safetensors file.
+def unpack(data: bytes | bytearray | memoryview | Content) -> tuple[Arrays, dict[str, str]]:
+    """The tensors (on the CPU, in the header's order) and the texts of a safetensors file; see `decode`.
 
     Raises:
         MessageError: truncated, altered so that it no longer parses, or of a dtype that this package does not send.
     """
-    import safetensors
-
-    deserialize: Any = safetensors.deserialize  # untyped in some releases, typed in others
-
-    header = _header(data)
+    content = data if isinstance(data, Content) else Content(data)
+    start, header = _header(content)
     metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         _malformed(f"'{_METADATA}' is not a mapping of texts")
-    try:
-        found = dict(deserialize(bytes(data)))
-    except (safetensors.SafetensorError, ValueError, OverflowError) as error:
-        raise MessageError(f"not a message: {error}") from error
-    if found.keys() != header.keys():
-        _malformed("a name is given twice in its header")
-    return {name: _tensor(name, found[name]) for name in header}, metadata
+    stored = Stored(content.cut(start), _entries(header, content.size - start))
+    stored.check()
+    whole = not isinstance(data, Content) or data.size < LONG
+    return (dict(stored) if whole else cast("Arrays", stored)), metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """One array in the payload: its dtype and shape, and its first byte and end there."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class Stored(Mapping[str, "Tensor"]):
+    """Arrays that lie in a file: each is read anew whenever it is asked for, so that memory is taken by those in use.
+
+    It stands for `Arrays` where nothing is put into them.
+    """
+
+    def __init__(self, payload: Content, entries: Mapping[str, _Entry]) -> None:
+        self._payload, self._entries = payload, entries
+
+    def __getitem__(self, name: str) -> Tensor:
+        import torch
+
+        entry = self._entries[name]
+        if entry.start == entry.end:
+            return torch.empty(entry.shape, dtype=entry.dtype)
+        return torch.frombuffer(self._payload.read(entry.start, entry.end), dtype=entry.dtype).reshape(entry.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def under(self, prefix: str) -> Arrays:
+        """Those whose names begin with a prefix, which is taken off."""
+        found = {name[len(prefix) :]: entry for name, entry in self._entries.items() if name.startswith(prefix)}
+        return cast("Arrays", Stored(self._payload, found))
+
+    def check(self) -> None:
+        """Raises MessageError where a boolean array holds another byte than 0 and 1.
+
+        PyTorch's kernels assume these two, and give nonsense for anything else.
+        """
+        import torch
+
+        for name, entry in self._entries.items():
+            if entry.dtype == torch.bool and self._payload.read(entry.start, entry.end).translate(None, b"\x00\x01"):
+                _malformed(f"array '{name}' is boolean and holds a byte other than 0 and 1")
+
+    @property
+    def signature(self) -> _Signature:
+        """Name, dtype and shape of each array, none of which is read."""
+        return tuple((name, entry.dtype, entry.shape) for name, entry in self._entries.items())
+
+
+def under(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays whose names begin with a prefix, which is taken off."""
+    if isinstance(arrays, Stored):
+        return arrays.under(prefix)
+    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +210,8 @@ class _Plan:
 
 
 def _signature(arrays: Arrays) -> _Signature:
+    if isinstance(arrays, Stored):
+        return arrays.signature
     return tuple((name, value.dtype, tuple(value.shape)) for name, value in arrays.items())
 
 
@@ -225,22 +300,70 @@ def _payload(name: str, value: Tensor) -> Any:
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-def _header(data: bytes | memoryview) -> dict[str, Any]:
-    if len(data) < _PREFIX:
-        _malformed(f"it has {len(data)} bytes, expected at least {_PREFIX}")
-    length = int.from_bytes(data[:_PREFIX], "little")
+def _header(data: Content) -> tuple[int, dict[str, Any]]:
+    """Where the payload begins, and the header."""
+    if data.size < _PREFIX:
+        _malformed(f"it has {data.size} bytes, expected at least {_PREFIX}")
+    length = int.from_bytes(data.read(0, _PREFIX), "little")
     if length > HEADER_LIMIT:
         _malformed(f"its header claims {length} bytes, expected at most {HEADER_LIMIT}")
-    if length > len(data) - _PREFIX:
-        _malformed(f"its header claims {length} bytes, and {len(data) - _PREFIX} are there")
+    if length > data.size - _PREFIX:
+        _malformed(f"its header claims {length} bytes, and {data.size - _PREFIX} are there")
     try:
-        text = bytes(data[_PREFIX : _PREFIX + length]).decode()
+        text = data.read(_PREFIX, _PREFIX + length).decode()
     except UnicodeDecodeError as error:
         raise MessageError(f"not a message: its header is not UTF-8: {error}") from error
     header = _parse(text, "header")
     if not isinstance(header, dict):
         _malformed(f"its header is a {type(header).__name__}, expected an object")
-    return header
+    return _PREFIX + length, header
+
+
+def _entries(header: Mapping[str, Json], payload: int) -> dict[str, _Entry]:
+    """The arrays that a header names: they must fill the payload, without gaps or overlaps."""
+    found = {name: _entry(name, stated) for name, stated in header.items()}
+    end = 0
+    for name, entry in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != end:
+            _malformed(
+                f"array '{name}' begins at byte {entry.start} of the payload, expected {end}: a gap or an overlap"
+            )
+        end = entry.end
+    if end != payload:
+        _malformed(f"its arrays take {end} bytes, and {payload} are there: it was cut, or a name is given twice")
+    return found
+
+
+def _entry(name: str, stated: Json) -> _Entry:
+    dtype, shape, offsets = (
+        (stated["dtype"], stated["shape"], stated["data_offsets"])
+        if isinstance(stated, dict) and stated.keys() == {"dtype", "shape", "data_offsets"}
+        else _malformed(f"array '{name}' is not described by dtype, shape and data_offsets")
+    )
+    kind = _dtypes().get(dtype) if isinstance(dtype, str) else None
+    if kind is None:
+        _malformed(f"array '{name}' is of dtype {dtype!r:.40}, expected one of {sorted(_dtypes())}")
+    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
+        _malformed(f"array '{name}' has a shape or offsets that are no lists of counts")
+    start, end = offsets
+    if end - start != math.prod(shape) * kind.itemsize or not _possible(shape):
+        _malformed(f"array '{name}' has bytes {start} to {end}, which is not {shape!r:.100} of {dtype}")
+    return _Entry(dtype=kind, shape=tuple(shape), start=start, end=end)
+
+
+def _possible(shape: list[int]) -> bool:
+    """Whether there can be a tensor of a shape: without a single element, its axes may be of any length but for this."""
+    import torch
+
+    try:
+        torch.empty(shape, device="meta")
+    except (RuntimeError, TypeError, OverflowError):
+        return False
+    return True
+
+
+def _counts(value: Json) -> bool:
+    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
 
 
 def _parse(text: str, what: str) -> Json:
@@ -256,24 +379,6 @@ def _parse(text: str, what: str) -> Json:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def _tensor(name: str, entry: Mapping[str, Any]) -> Tensor:
-    import torch
-
-    dtype = _dtypes().get(entry["dtype"])
-    if dtype is None:
-        _malformed(f"array '{name}' is of dtype {entry['dtype']}, expected one of {sorted(_dtypes())}")
-    content, shape = entry["data"], entry["shape"]
-    if not isinstance(content, bytearray):
-        content = bytearray(content)
-    if dtype == torch.bool and content.translate(None, b"\x00\x01"):
-        # PyTorch's kernels assume 0 and 1, and give nonsense for anything else.
-        _malformed(f"array '{name}' is boolean and holds a byte other than 0 and 1")
-    try:
-        return (torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)).reshape(shape)
-    except (RuntimeError, TypeError, OverflowError) as error:
-        raise MessageError(f"not a message: array '{name}' cannot have shape {shape}: {error}") from error
 
 
 def _malformed(reason: str) -> NoReturn:

@@ -6,7 +6,7 @@ threat model says that it can (plain; bare encryption with a site's key), or its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from channels.test_secure import channel_of, homes
 from federation.adverse import AdverseEngine
 from federation.trials import SITES, a_job, adverse_engine, trained
 from wardround import wire
-from wardround.channels.exchange import exchange_of
+from wardround.channels.exchange import asked_of, exchange_of
 from wardround.channels.he.site import SiteBfv
 from wardround.channels.he.tags import SumOfTags
 from wardround.channels.plain import Plain
@@ -25,7 +25,7 @@ from wardround.channels.secure import SecureChannel, SecureSite
 from wardround.encoding.field import Field
 from wardround.encoding.layout import Layout
 from wardround.errors import MessageError
-from wardround.types import Channel, Message
+from wardround.types import Channel, Message, Reply, Request
 
 STEP = "step/linear.weight"
 CLOSE = 1e-3
@@ -39,6 +39,8 @@ class Overheard:
     channel: Channel
     contributions: Mapping[str, Message]
     truth: Mapping[str, torch.Tensor]
+    asked: Mapping[int, bytes]
+    """Serial of an exchange -> what was asked in it, which the server knows, and each site."""
 
 
 def contributions(engine: AdverseEngine) -> dict[str, Message]:
@@ -58,11 +60,19 @@ def overheard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     trained(folder / "plain", job, plain)
     truth = {site: message.arrays[STEP] for site, message in contributions(plain).items()}
     if request.param == "plain":
-        return Overheard(engine=plain, channel=Plain(), contributions=contributions(plain), truth=truth)
+        return Overheard(engine=plain, channel=Plain(), contributions=contributions(plain), truth=truth, asked={})
     channel = channel_of(request.param)
     engine = adverse_engine(folder / "sites", job, channel, halves=homes(channel))
+    asked, ask = dict[int, bytes](), engine.ask
+
+    def noted(request: Request, sites: Sequence[str], deadline: float | None) -> Iterator[Reply]:
+        if request.message.stage == "contribute":
+            asked[exchange_of(request.message).serial] = asked_of(request.message)
+        return ask(request, sites, deadline)
+
+    engine.ask = noted  # type: ignore[method-assign]
     trained(folder / "run", job, engine, channel)
-    return Overheard(engine=engine, channel=channel, contributions=contributions(engine), truth=truth)
+    return Overheard(engine=engine, channel=channel, contributions=contributions(engine), truth=truth, asked=asked)
 
 
 def read(heard: Overheard, site: str, thief: SiteBfv | None) -> torch.Tensor | None:
@@ -82,7 +92,8 @@ def read(heard: Overheard, site: str, thief: SiteBfv | None) -> torch.Tensor | N
     else:
         exchange = exchange_of(message)
         key = thief._keys.of(next(iter(thief._home.identities)), exchange.run)
-        tags = SumOfTags(key.tags, exchange.label(), (site,), thief._ring.modulus)
+        label = exchange.bound(heard.asked[exchange.serial])
+        tags = SumOfTags(key.tags, label, (site,), thief._ring.modulus)
         try:
             elements = key.cipher.open(message.arrays, length, tags, 1)
         except MessageError:

@@ -297,10 +297,10 @@ def test_a_value_that_is_not_finite_never_reaches_a_sum(value: float) -> None:
 def test_a_site_that_refuses_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = MaskSite.mask
 
-    def refuse(self: MaskSite, site: str, *given: Any) -> Any:
+    def refuse(self: MaskSite, site: str, *given: Any, **more: Any) -> Any:
         if site == "site-1":
             raise MessageError("it was asked before")
-        return mask(self, site, *given)
+        return mask(self, site, *given, **more)
 
     monkeypatch.setattr(MaskSite, "mask", refuse)
     found = _one_round(channel_of("secagg"), contribution_of(1.0, 2.0, 4.0, 8.0, 16.0))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console as Terminal
 
-from wardround.cli.console import Console, _bytes, _sentences, _table
+from wardround.cli.console import Console, _sentences, _table, bytes_text
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc", "brier", "auprc")
 
@@ -70,7 +70,7 @@ def test_a_difference_is_said_as_its_interval_has_it(low: float, value: float, h
 
 
 def test_bytes_are_readable() -> None:
-    assert [_bytes(n) for n in (0, 999, 1000, 1_500_000, 2e9, 3e12)] == [
+    assert [bytes_text(n) for n in (0, 999, 1000, 1_500_000, 2e9, 3e12)] == [
         "0 B", "999 B", "1.0 kB", "1.5 MB", "2.0 GB", "3000.0 GB",
     ]  # fmt: skip
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +31,7 @@ POLICY: Mapping[str, Any] = {
         "models": ["logistic", "mlp"],
         "algorithms": ["fedavg", "fedprox", "scaffold", "fedbn"],
         "channels": ["plain", "secagg", "he"],
+        "baselines": ["local"],
     },
     "privacy": {"hiding_channel": False},
     "cohort": {"minimum_sites": 2, "minimum_quorum": 2, "minimum_rows": 30},
@@ -50,6 +53,7 @@ def flower_python() -> str | None:
     return None
 
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "deploy"
 DATA = os.environ.get("WARDROUND_DATA", "")
 PYTHON = flower_python() if DATA else None
 needs_flower = pytest.mark.skipif(
@@ -126,9 +130,60 @@ class Cable:
     def mend(self) -> None:
         self.whole = True
 
+    def move(self, target: int) -> None:
+        """Lead to another port, and end the connections to the earlier one."""
+        self._target = target
+        self.cut()
+        self.mend()
+
     def close(self) -> None:
         self._listener.close()
         self.cut()
+
+
+class Network:
+    """A network namespace for each party, by the script of the example.
+
+    Args:
+        port: of the coordinator, the one that sites can reach.
+
+    Raises:
+        OSError: this machine does not let us; the text says why.
+    """
+
+    address = "10.0.0.1"
+
+    def __init__(self, port: int = 18443) -> None:
+        self.prefix, self.port = f"wr{secrets.token_hex(4)}", port
+        self._script("up", str(port), *SITES)
+
+    def inside(self, party: str) -> list[str]:
+        """What goes before a command at a party."""
+        return ["ip", "netns", "exec", f"{self.prefix}-{party}"]
+
+    def check(self) -> list[str]:
+        """What the script finds of reach and listeners. Raises OSError where it is too much."""
+        return self._script("check", str(self.port), *SITES).splitlines()
+
+    def link(self, site: str, *state: str) -> None:
+        """Change a site's port on the switch: `down`, `up`, `nomaster`."""
+        command = ["ip", "-n", f"{self.prefix}-switch", "link", "set", site, *state]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def plug(self, site: str) -> None:
+        """After `nomaster`."""
+        self._script("plug", site)
+
+    def close(self) -> None:
+        """End what is left in it, and remove it."""
+        self._script("down")
+
+    def _script(self, what: str, *more: str) -> str:
+        command = [str(EXAMPLE / "network.sh"), what, self.prefix, *more]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise OSError(f"no network namespaces here: {done.stderr.strip()[:300]}")
+        return done.stdout
 
 
 class Hospitals:
@@ -138,18 +193,21 @@ class Hospitals:
         folder: an empty one.
         data: root of the datasets.
         python: the interpreter that has flwr.
+        network: where parties have one each; None: loopback.
     """
 
-    def __init__(self, folder: Path, data: str, python: str) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, data: str, python: str, network: Network | None = None) -> None:
+        self.folder, self.network = folder, network
+        self.port = network.port if network else free_port()
         self.environment = {
             **os.environ, "WARDROUND_DATA": data, "WARDROUND_FLOWER_PYTHON": python, "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         self.listen = ""
+        self.copies: dict[str, str] = {}
         self.cable: Any = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         project = folder / "project.yaml"
-        spec = {"addresses": ["127.0.0.1"], "port": self.port}
+        spec = {"addresses": [network.address if network else "127.0.0.1"], "port": self.port}
         tree = {"project": "heart", "coordinator": spec, "sites": list(SITES), "submitters": [SUBMITTER]}
         project.write_text(yaml.safe_dump(tree))
         self.coordinator = enrolling.provision(project, folder / "coordinator")
@@ -167,17 +225,29 @@ class Hospitals:
         (self.folder / site / "site.yaml").write_text(yaml.safe_dump({**POLICY, **changes}))
 
     def start(self, *names: str) -> None:
-        """Begin processes; `coordinator` is one of them."""
+        """Begin processes; `coordinator` is one of them, and copies of it are others."""
         for name in names:
             (self.folder / name / "state").mkdir(exist_ok=True)
-            kind = ["coordinator", "start"] if name == "coordinator" else ["site", "start"]
-            more = ["--no-report"] if name == "coordinator" else []
-            more += ["--listen", self.listen] if name == "coordinator" and self.listen else []
+            kind = ["site", "start"] if name in SITES else ["coordinator", "start"]
+            listen = self.copies.get(name, self.listen)
+            more = [] if name in SITES else ["--no-report"]
+            more += ["--listen", listen] if name not in SITES and listen else []
+            place = self.network.inside(name) if self.network else []
             with (self.folder / name / "state" / "process.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "wardround", "deploy", *kind, str(self.folder / name), *more],
+                    [*place, sys.executable, "-m", "wardround", "deploy", *kind, str(self.folder / name), *more],
                     env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
                 )  # fmt: skip
+
+    def copy_coordinator(self, name: str) -> int:
+        """The coordinator's folder as it is now, as one of another machine; the port that it will listen on.
+
+        The coordinator must not be writing.
+        """
+        shutil.copytree(self.coordinator.path, self.folder / name, ignore=shutil.ignore_patterns("state"))
+        port = free_port()
+        self.copies[name] = f"127.0.0.1:{port}"
+        return port
 
     def kill(self, name: str) -> None:
         """As a power cut would."""

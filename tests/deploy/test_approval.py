@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from wardround.config.load import from_mapping
 from wardround.deploy import approval as module
-from wardround.deploy import audit
+from wardround.deploy import audit, canonical
 from wardround.deploy.approval import Approvals, Decision
 from wardround.deploy.audit import AuditLog
 from wardround.deploy.identity import Identity
@@ -40,8 +41,9 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self.tree = POLICY
+        self.identity = Identity.generate("zurich")
         self.log = AuditLog(folder / "audit.jsonl", None)
-        self.approvals = Approvals(folder / "jobs", self.policy, self.log)
+        self.approvals = Approvals(folder / "jobs", self.policy, self.log, self.identity)
 
     def policy(self) -> SitePolicy:
         return strict_from(self.tree, SitePolicy, "site.yaml")
@@ -169,6 +171,102 @@ def test_an_edited_decision_is_not_believed_where_it_is_no_decision(site: Site) 
     path = site.path / "jobs" / signed.id / "decision.json"
     path.write_text('{"status":"approved"}')
     with pytest.raises(RunError, match="is damaged"):
+        site.check(signed)
+
+
+def decision_file(site: Site, signed: SignedJob) -> Path:
+    return site.path / "jobs" / signed.id / "decision.json"
+
+
+def edited(site: Site, signed: SignedJob, **changes: Any) -> None:
+    """As somebody with a text editor would."""
+    path = decision_file(site, signed)
+    path.write_bytes(canonical.encode({**json.loads(path.read_bytes()), **changes}))
+
+
+def refusals(site: Site) -> list[tuple[Any, Any]]:
+    return [(one["job"], one["reason"]) for one in site.log.entries() if one["kind"] == "decision-refused"]
+
+
+def test_an_approval_that_the_site_did_not_sign_is_none(site: Site) -> None:
+    signed = job()
+    site.receive(signed)
+    edited(site, signed, status="approved", by="root")
+    assert [one.status for one in site.approvals.decisions()] == ["pending"]
+    assert refusals(site) == []  # a look is no entry
+    with pytest.raises(Refused, match="is pending"):
+        site.check(signed)
+    with pytest.raises(Refused, match="is pending"):
+        site.check(signed)
+    assert refusals(site) == [(signed.id, "signature")]  # and it is noted once
+    site.approve(signed)
+    site.check(signed)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"digest": "0" * 64}, {"policy": "0" * 64}, {"time": "2036-03-01T12:00:00.000+00:00"}, {"by": "rule:x"},
+    {"number": 99}, {"signature": "0" * 128}, {"signature": "x"}, {"entry": "0" * 64}, {"note": "fine"}],
+)  # fmt: skip
+def test_each_member_of_an_approval_is_signed(site: Site, changes: dict[str, Any]) -> None:
+    signed = job()
+    site.receive(signed)
+    site.approve(signed)
+    site.check(signed)
+    edited(site, signed, **changes)
+    with pytest.raises(Refused, match="is pending"):
+        site.check(signed)
+    assert refusals(site) == [(signed.id, "signature")]
+    assert site.receive(signed).status == "pending"
+
+
+def test_an_approval_of_another_job_is_none(site: Site) -> None:
+    signed, other = job(), job(seed=1)
+    for one in (signed, other):
+        site.receive(one)
+    site.approve(signed)
+    decision_file(site, other).write_bytes(decision_file(site, signed).read_bytes())
+    with pytest.raises(Refused, match="is pending"):
+        site.check(other)
+    assert refusals(site) == [(other.id, "job")]
+    site.check(signed)
+
+
+def test_an_approval_by_another_key_is_none(site: Site, tmp_path: Path) -> None:
+    signed = job()
+    site.receive(signed)
+    site.approve(signed)
+    again = Approvals(tmp_path / "jobs", site.policy, site.log, Identity.generate("zurich"))
+    with pytest.raises(Refused, match="is pending"):
+        again.check(signed, site.judge(signed), now=NOW)
+
+
+def test_an_approval_from_a_backup_does_not_undo_a_denial(site: Site, tmp_path: Path) -> None:
+    signed = job()
+    site.receive(signed)
+    site.approve(signed)
+    backup = decision_file(site, signed).read_bytes()
+    site.approvals.deny(signed.id, now=NOW)
+    decision_file(site, signed).write_bytes(backup)
+    for approvals in (site.approvals, Approvals(tmp_path / "jobs", site.policy, site.log, site.identity)):
+        with pytest.raises(Refused, match="is denied"):
+            approvals.check(signed, site.judge(signed), now=NOW)
+    assert refusals(site) == [(signed.id, "log")]
+    site.tree = {**POLICY, "approval": {"auto": [{**RULE, "like_last": False}]}}
+    decision_file(site, signed).unlink()
+    assert site.receive(signed).status == "denied"  # no rule approves what a person denied
+    site.tree = POLICY
+    site.approve(signed)  # a person may
+    site.check(signed)
+
+
+def test_an_approval_that_the_log_has_lost_is_none(site: Site, tmp_path: Path) -> None:
+    signed = job()
+    site.receive(signed)
+    log = (tmp_path / "audit.jsonl").read_bytes()
+    site.approve(signed)
+    site.check(signed)
+    (tmp_path / "audit.jsonl").write_bytes(log)  # a log from a backup
+    with pytest.raises(Refused, match="is pending"):
         site.check(signed)
 
 

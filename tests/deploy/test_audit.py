@@ -195,6 +195,8 @@ def test_a_head_that_its_owner_did_not_sign_is_neither_noted_nor_believed(tmp_pa
     "tree",
     [
         None, [], {}, {"n": True}, {"n": -1}, {"n": 1.5}, {"log": "../x"}, {"hash": "x"}, {"signature": "x"}, {"time": "today"},
+        {"time": "2026-03-01 12:00:00+00:00"}, {"time": "2026-03-01T12:00:00+00:00"}, {"time": "2026-03-01T13:00:00.000+01:00"},
+        {"time": "0001-01-01T00:00:00.000+23:59"}, {"n": 2**60},
     ],
 )  # fmt: skip
 def test_a_head_of_another_form_is_refused(tree: Any) -> None:
@@ -299,3 +301,20 @@ def test_where_the_disk_is_full_the_log_stays_whole(
             log.append("stopped", what="coordinator")
     assert log.append("stopped", what="coordinator")["n"] == 10
     assert kinds(tmp_path / "audit.jsonl") == set()
+
+
+def test_an_entry_that_this_version_does_not_write_is_told(log: AuditLog, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    assert kinds(path) == set()
+    last = list(log.entries())[-1]
+    for odd in (
+        {"kind": "round", "run": "x\x1b[2J"},
+        {"kind": "gossip"},
+        {"kind": 3},
+        {"kind": "stopped", "time": "today"},
+    ):
+        entry = {"n": last["n"] + 1, "time": last["time"], "before": last["hash"], **odd}
+        entry["hash"] = entry_hash(entry)
+        other = tmp_path / "other.jsonl"
+        other.write_bytes(path.read_bytes() + canonical.encode(entry) + b"\n")
+        assert kinds(other) == {"form"}

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wardround import wire
+from wardround.content import Content
 from wardround.deploy import canonical
 from wardround.deploy.envelope import (
     LABEL,
@@ -79,7 +80,7 @@ def test_what_was_sealed_is_opened(seen: Seen) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"job": 1}', BODY])
 def test_bodies_are_a_message_json_or_nothing(seen: Seen, body: bytes) -> None:
-    assert opened(sealed(body=body), seen).body == body
+    assert opened(sealed(body=body), seen).body.read(0, 10**6) == body
 
 
 def test_the_same_message_is_taken_once_also_after_a_restart(seen: Seen, tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_an_oversized_message_is_refused_before_it_is_looked_at(seen: Seen) -> N
 )
 def test_what_is_no_message_is_refused(seen: Seen, data: bytes) -> None:
     assert reason_of(data, seen) == "malformed"
-    assert claimed_sender(data) == "?"
+    assert claimed_sender(Content(data)) == "?"
 
 
 class Bomb:
@@ -211,14 +212,14 @@ def test_an_archive_as_pytorch_saves_it_is_refused(seen: Seen) -> None:
 @pytest.mark.parametrize("body", [b"\x7fELF" + bytes(60), b"#!/bin/sh\n", b'{"a":', b"\x01", bytes(16), b"x" * 100])
 def test_other_bodies_are_refused(seen: Seen, body: bytes) -> None:
     with pytest.raises(EnvelopeRefused) as caught:
-        check_body(body)
+        check_body(Content(body))
     assert caught.value.reason == "body"
     assert reason_of(_sealed_unchecked(body), seen) == "body"
 
 
 def test_json_has_a_limit_of_its_own() -> None:
     with pytest.raises(EnvelopeRefused, match="expected at most 16777216"):
-        check_body(b'{"a": "' + b"x" * 2**24 + b'"}')
+        check_body(Content(b'{"a": "' + b"x" * 2**24 + b'"}'))
 
 
 @pytest.mark.parametrize("changes", [{"recipient": "../vienna"}, {"run": "a/b"}, {"run": ""}])
@@ -291,8 +292,8 @@ def test_where_numbers_cannot_be_noted_nothing_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_sender_that_a_refused_message_claims_is_a_name_or_a_question_mark() -> None:
-    assert claimed_sender(sealed(STRANGER)) == "graz"
-    assert claimed_sender(b"junk") == "?"
+    assert claimed_sender(Content(sealed(STRANGER))) == "graz"
+    assert claimed_sender(Content(b"junk")) == "?"
 
 
 def test_both_errors_are_of_the_tree() -> None:

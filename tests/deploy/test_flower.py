@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,43 @@ def test_what_was_done_is_in_all_logs_and_no_round_took_long(hospitals: Hospital
     assert each[len(each) // 2] <= 4.0
 
 
+OVERSHOOTING = ("training.rounds=5", "training.optimizer.learning_rate=2.0", "training.dtype=float64")
+"""So long a step that the best round is not the last, and no rounding decides which it is."""
+
+
+def assert_same_personalized(hospitals: Hospitals, name: str, local: Path, selected: int) -> None:
+    """Shared model, pooled figures, the mean of what stays at the sites, and what each of them has on its disk."""
+    remote = hospitals.run_folder(name)
+    found, expected = (json.loads((folder / "result.json").read_text()) for folder in (remote, local))
+    assert found["selected_round"] == expected["selected_round"] == selected
+    assert found["federated"]["pooled"] == pytest.approx(expected["federated"]["pooled"], abs=1e-6)
+    assert_same_model(remote, dict(load_file(local / "model.safetensors")))
+    average = local / "overlay-average.safetensors"
+    assert average.exists() == (remote / average.name).exists()
+    if average.exists():
+        mean = load_file(average)
+        assert load_file(remote / average.name).keys() == mean.keys()
+        for key, value in load_file(remote / average.name).items():
+            assert (value.double() - mean[key].double()).abs().max() <= 1e-6, key
+    for site in SITES:
+        [kept] = (hospitals.folder / site / "runs" / name / "state").iterdir()
+        states = load_file(kept)
+        for overlay in (local / "overlays").glob(f"{site}.safetensors"):
+            for key, value in load_file(overlay).items():
+                assert (states[f"states/local/{key}"][0].double() - value.double()).abs().max() <= 1e-6, (site, key)
+
+
+@pytest.mark.parametrize(("algorithm", "selected"), [("fedbn", 3), ("scaffold", 2)])
+def test_hospitals_keep_what_one_process_keeps_of_the_best_round(
+    hospitals: Hospitals, tmp_path: Path, algorithm: str, selected: int
+) -> None:
+    job = write_job(tmp_path, algorithm)
+    name = hospitals.submit(job, overrides=OVERSHOOTING)
+    assert hospitals.outcome(name)["status"] == "done"
+    local_model(job, tmp_path / "local", *OVERSHOOTING)
+    assert_same_personalized(hospitals, name, tmp_path / "local", selected)
+
+
 def memory(pid: int) -> tuple[float, float]:
     """Resident memory of a process now, and its peak since `clear_refs`, in MB (10^6 bytes)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -100,18 +138,22 @@ def named_processes(hospitals: Hospitals) -> dict[str, int]:
     "WARDROUND_MODEL_WIDTH" not in os.environ or not Path("/proc/self/clear_refs").exists(),
     reason="takes minutes, on Linux: WARDROUND_MODEL_WIDTH=5000 asks for a model of 100 MB",
 )
-def test_a_large_model_takes_a_few_times_its_size(hospitals: Hospitals, tmp_path: Path) -> None:
-    """With `-s` it prints the table of docs/deploy/processes.md. Smaller models stay in the heap when they are freed."""
-    width = int(os.environ["WARDROUND_MODEL_WIDTH"])
-    model = 4 * width * (width + 30) / 1e6
+@pytest.mark.parametrize("layers", [17, 2])
+def test_a_large_model_takes_a_few_times_its_size(hospitals: Hospitals, tmp_path: Path, layers: int) -> None:
+    """With `-s` it prints the tables of docs/deploy/processes.md: of many layers, and of one that is nearly all of the model."""
+    width = int(os.environ["WARDROUND_MODEL_WIDTH"]) if layers == 2 else int(os.environ["WARDROUND_MODEL_WIDTH"]) // 4
+    model = 4 * width * ((layers - 1) * width + 30) / 1e6
     pids = named_processes(hospitals)
     before = {}
     for name, pid in pids.items():
         Path(f"/proc/{pid}/clear_refs").write_text("5")
         before[name] = memory(pid)[0]
-    more = (f"model.options={{hidden: [{width}, {width}], norm: none}}", "training.rounds=2", "training.local_steps=2")
+    hidden = ", ".join([str(width)] * layers)
+    more = (f"model.options={{hidden: [{hidden}], norm: none}}", "training.rounds=2", "training.local_steps=2")
+    began = time.monotonic()
     run_id = hospitals.submit(write_job(tmp_path, "fedavg"), overrides=more)
     assert hospitals.outcome(run_id, 600)["status"] == "done"
+    print(f"two rounds of {layers} layers of {width} in {time.monotonic() - began:.0f} s")
     times = {}
     for name, pid in pids.items():
         peak = memory(pid)[1]
@@ -119,9 +161,7 @@ def test_a_large_model_takes_a_few_times_its_size(hospitals: Hospitals, tmp_path
         print(
             f"{name:24} before {before[name]:6.0f} MB  peak {peak:6.0f} MB  {times[name]:4.1f} models of {model:.0f} MB"
         )
-    assert times["site"] < 6  # of which training with SGD needs two: parameters and gradients
-    assert times["coordinator"] < 11
-    assert max(times["site's relay"], times["coordinator's coordinator"]) < 3
+    assert max(times.values()) < (3 if layers > 2 else 5)
 
 
 def test_a_site_killed_in_training_comes_back_with_its_state(hospitals: Hospitals, tmp_path: Path) -> None:
@@ -132,6 +172,18 @@ def test_a_site_killed_in_training_comes_back_with_its_state(hospitals: Hospital
     hospitals.start("va")
     assert hospitals.outcome(name, 120)["status"] == "done"
     assert_same_model(hospitals.run_folder(name), local_model(job, tmp_path / "local", "training.rounds=6", "seed=5"))
+
+
+def test_processes_killed_after_the_best_round_go_back_to_it(hospitals: Hospitals, tmp_path: Path) -> None:
+    job = write_job(tmp_path, "fedbn")
+    name = hospitals.submit(job, overrides=OVERSHOOTING)
+    hospitals.reached(name, 4)
+    for killed in ("va", "coordinator"):
+        hospitals.kill(killed)
+        hospitals.start(killed)
+    assert hospitals.outcome(name, 120)["status"] == "done"
+    local_model(job, tmp_path / "local", *OVERSHOOTING)
+    assert_same_personalized(hospitals, name, tmp_path / "local", 3)
 
 
 def test_a_killed_coordinator_goes_on_with_its_run(hospitals: Hospitals, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import ssl
 import subprocess
 import threading
@@ -312,3 +313,21 @@ def test_whom_the_guard_refused_the_coordinator_is_told(net: Net) -> None:
     assert net.heard("superlink", "guard", what="path") is not None
     marks = [frame[0].get("key", "") for frame in net.frames["superlink"] if frame[0].get("what") == "key"]
     assert any(mark.startswith("SHA256:") for mark in marks)
+
+
+def test_half_requests_are_ended_and_keep_nobody_out(net: Net) -> None:
+    context = ssl.create_default_context(cafile=str(net.coordinator.authority))
+    held = []
+    for _ in range(20):
+        one = context.wrap_socket(socket.create_connection(("127.0.0.1", net.port), 10), server_hostname="127.0.0.1")
+        one.sendall(b"POST /v1/fleet/pull-messages HTTP/1.1\r\nHost: x\r\nX-a: ")
+        held.append(one)
+    assert knock(net, "/v1/control/start-run") == 404
+    began = time.monotonic()
+    for one in held:
+        one.settimeout(60)
+        with contextlib.suppress(OSError):
+            assert one.recv(1) == b""
+        one.close()
+    assert time.monotonic() - began < 6 * relay._HEAD_SECONDS
+    assert knock(net, "/v1/control/start-run") == 404

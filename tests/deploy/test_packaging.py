@@ -1,4 +1,4 @@
-"""What an administrator copies: images, compose files, units. Docker itself is not run here."""
+"""What an administrator copies: images, compose files, units. Nothing is built or started here."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import yaml
 
 from wardround import __version__
 from wardround.cli.deploy import app as deploy
+from wardround.store import atomic
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 DOCKERFILE = (PACKAGING / "docker" / "Dockerfile").read_text()
@@ -85,7 +86,8 @@ def test_the_dockerfile() -> None:
     lines = re.sub(r"\\\n", " ", DOCKERFILE).splitlines()
     words = [line.split() for line in lines if line and not line.startswith("#")]
     bases = [line[1] for line in words if line[0] == "FROM"]
-    assert bases == ["python:3.11-slim-bookworm", "python:3.11-slim-bookworm", "base", "base"]
+    assert bases == ["${BASE}", "${BASE}", "base", "base"]
+    assert ["ARG", "BASE=python:3.11-slim-bookworm"] in words
     assert not any(line[0] == "ADD" for line in words)
     assert [line[1] for line in words if line[0] == "USER"] == ["10001:10001"]
     copied = {word for line in words if line[0] == "COPY" and "--from=build" not in line for word in line[1:-1]}
@@ -99,8 +101,45 @@ def test_the_dockerfile() -> None:
         (entry,) = re.findall(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)
         (start,) = re.findall(r"^CMD (.*)$", stage, re.MULTILINE)
         check_command([*json.loads(entry), *json.loads(start)])
-        (health,) = re.findall(r"HEALTHCHECK .*\\\n +CMD (.*)$", stage, re.MULTILINE)
-        check_command(json.loads(health)[2].partition(" |")[0].split())
+
+
+def test_the_images_install_what_the_page_installs() -> None:
+    """With the versions of the constraints, and the same index for torch."""
+    page = (PACKAGING.parent / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (index,) = re.findall(r"^ARG TORCH_INDEX=(\S+)$", DOCKERFILE, re.MULTILINE)
+    (flower,) = re.findall(r"flwr==[\d.]+", DOCKERFILE)
+    assert flower in (PACKAGING.parent / "constraints-flower.txt").read_text().splitlines()
+    for line in (f'--constraint constraints.txt --extra-index-url {index} ".[secure,he]"', flower):
+        assert line in page
+
+
+@pytest.mark.parametrize("secret", ["pip,target=/etc/pip.conf", "ca"])
+def test_every_pip_of_an_image_has_the_administrators_configuration(secret: str) -> None:
+    runs = [line for line in re.sub(r"\\\n", " ", DOCKERFILE).splitlines() if "pip install" in line]
+    assert len(runs) == 2
+    assert all(f"--mount=type=secret,id={secret} " in line for line in runs)
+
+
+@pytest.mark.parametrize(("name", "connected"), [(n, c) for n in ("coordinator", "site") for c in (True, False)])
+def test_a_container_is_healthy_while_its_process_is_connected(name: str, connected: bool, tmp_path: Path) -> None:
+    stage = DOCKERFILE.partition(f"FROM base AS {name}\n")[2].partition("FROM ")[0]
+    (health,) = re.findall(r"HEALTHCHECK .*\\\n +CMD (.*)$", stage, re.MULTILINE)
+    folder = f"/srv/{name}"
+    assert f"VOLUME {folder}\n" in stage
+    command = [word.replace(folder, str(tmp_path)) for word in json.loads(health)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0  # not begun yet
+    (tmp_path / "state").mkdir()
+    atomic.write_json(tmp_path / "state" / "status.json", {"pid": 6, "connected": connected, "run": None})
+    assert (subprocess.run(command, check=False).returncode == 0) is connected
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_page_makes_every_path_of_a_unit(name: str) -> None:
+    page = (PACKAGING.parent / "docs" / "deployment.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"(?<=[= ])/(?:opt|srv)/\w+", "\n".join(UNITS[name].read_text().splitlines()[1:])))
+    assert f"/srv/{name}" in paths
+    assert {path for path in paths if path not in page} == set()
+    assert f"packaging/systemd/{UNITS[name].name}" in page
 
 
 @pytest.mark.parametrize("name", UNITS)

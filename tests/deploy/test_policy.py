@@ -89,6 +89,9 @@ def test_a_job_within_the_policy_is_allowed_and_made_the_sites_own() -> None:
         ({"participation": {}}, "participation.quorum = 2", "cohort.minimum_quorum is 3"),
         ({"participation": {"quorum": 3, "fraction": 0.5}}, "2 of 4 asked", "cohort.minimum_sites is 3"),
         ({"participation": {"quorum": 3, "count": 2}}, "2 of 4 asked", "cohort.minimum_sites is 3"),
+        ({"participation": {"quorum": 3, "count": 50}}, "participation.count = 50", "at most 4"),
+        ({"participation": {"quorum": 50}}, "participation.quorum = 50", "at most 4"),
+        ({"evaluation": {"held_out": ["cleveland", "budapest"]}}, "2 of 2 asked", "cohort.minimum_sites is 3"),
         ({"privacy": {"channel": {"kind": "secagg", "options": {"groups": 2}}}}, "4 of 4 asked in 2", "minimum_sites is 3"),
         ({"privacy": {"channel": {"kind": "secagg", "options": {"groups": 0}}}}, "asked in 0", "minimum_sites is 3"),
         ({"evaluation": {"baselines": [], "release_scores": True}}, "release_scores = True", "release.row_scores is false"),
@@ -354,3 +357,60 @@ def test_a_job_names_no_file_of_a_site() -> None:
     assert not refused.allowed
     assert "/etc/passwd" in refused.reasons[0]
     assert "a job names no file of this site" in refused.reasons[0]
+
+
+# ------------------------------------------------------------------------------------- figures of this site alone
+
+SPLIT = {"train": (90, 60), "validation": (30, 20), "test": (30, 10)}
+TOLD: dict[str, Any] = {"evaluation": {"baselines": [], "site_figures": True}}
+
+
+def counted(**splits: tuple[int, ...]) -> Facts:
+    return Facts(rows=150, classes={"healthy": 150, "ill": 90}, splits={**SPLIT, **splits})
+
+
+def test_a_job_that_asks_for_figures_of_this_site_is_refused_by_default() -> None:
+    (reason,) = judged(job(**TOLD), facts=counted()).reasons
+    assert reason.startswith("evaluation.site_figures = True: release.site_figures is false")
+    assert judged(job(**TOLD), policy(release={"site_figures": True}), counted()).allowed
+    assert judged(job(), facts=counted()).allowed
+
+
+def test_a_site_whose_small_counts_could_be_subtracted_refuses_without_telling_them() -> None:
+    open_ = policy(release={"site_figures": True})
+    for split in SPLIT:
+        (reason,) = judged(job(**TOLD), open_, counted(**{split: (30, 7)})).reasons
+        assert "release.smallest_count is 10" in reason
+        assert "7" not in reason
+        assert judged(job(**TOLD), open_, counted(**{split: (30, 0)})).allowed
+    (reason,) = judged(job(**TOLD), open_).reasons  # rows by split are not known
+    assert "were not counted" in reason
+    knowing = policy(release={"site_figures": True, "small_classes": "withhold"})
+    assert judged(job(**TOLD), knowing, counted(test=(30, 7))).allowed
+    every = policy(release={"site_figures": True, "smallest_count": 1})
+    assert judged(job(**TOLD), every, counted(test=(30, 1))).allowed
+
+
+def test_a_model_of_this_site_alone_is_trained_where_the_policy_says_so() -> None:
+    asked = job(evaluation={"baselines": ["local"]})
+    assert judged(asked).reasons == ["evaluation.baselines = 'local': allow.baselines has none"]
+    verdict = judged(asked, policy(allow={**POLICY["allow"], "baselines": ["local"]}))
+    assert verdict.allowed
+    assert verdict.tightened is not None
+    assert verdict.tightened.evaluation.baselines == ("local",)
+
+
+def test_a_review_says_what_of_this_site_alone_leaves() -> None:
+    from wardround.deploy.approval import _leaves
+
+    asked = job(evaluation={"baselines": ["local"], "site_figures": True})
+    allow = {**POLICY["allow"], "baselines": ["local"]}
+    rules = policy(allow=allow, release={"site_figures": True, "small_classes": "withhold"})
+    told = _leaves(asked, judged(asked, rules, counted()))
+    assert "and of the one that it trains alone" in told[0]
+    assert "AUROC" in told[1]
+    assert len(told) == 2
+    few = " ".join(_leaves(asked, judged(asked, rules, counted(test=(30, 7)))))
+    assert "no figure on test rows: a class has fewer than 10" in few
+    assert "THE SUM OF ALL SITES" in few
+    assert _leaves(job(), judged(job(), rules, counted())) == []

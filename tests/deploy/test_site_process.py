@@ -17,6 +17,7 @@ from deploy.hospitals import POLICY
 from deploy.parties import SUBMITTER, Parties, enrolled
 from wardround import wire
 from wardround.config import load
+from wardround.content import Content
 from wardround.deploy import operate
 from wardround.deploy.identity import Identity
 from wardround.deploy.jobs import sign_job
@@ -95,14 +96,17 @@ def signed_job(parties: Parties, tmp_path: Path, **changes: Any) -> Any:
     return sign_job(parties.submitter.identity(), job, parties.fingerprints())
 
 
+def parcel_of(items: list[bytes]) -> Content:
+    parcel = Parcel([[item] for item in items])
+    return Content(b"".join(parcel.part(k) for k in range(parcel.parts)))
+
+
 def worked(site: SiteProcess, items: list[bytes]) -> list[tuple[str, Any]]:
     """Kind and content of what the site answers to a parcel."""
-    parcel = Parcel([[item] for item in items])
-    data = bytearray(b"".join(parcel.part(k) for k in range(parcel.parts)))
-    answer = site._worked(Taken("x", data))
+    answer = site._worked(Taken("x", parcel_of(items)))
     raw = b"".join(answer.part(k) for k in range(answer.parts))
     found = []
-    for item in items_of(raw):
+    for item in items_of(Content(raw)):
         envelope = bytes(item)
         header = json.loads(envelope[8 : 8 + int.from_bytes(envelope[4:8], "big")])
         body = envelope[8 + int.from_bytes(envelope[4:8], "big") + 64 :]
@@ -114,9 +118,15 @@ def message(sealer: Sealer, run: str, kind: str, body: bytes, to: str = "va") ->
     return sealer.head(to, run, kind, body) + body
 
 
+def request(sealer: Sealer, run: str, body: bytes, facts: dict[str, Any] | None = None, to: str = "va") -> list[bytes]:
+    """A site's facts, and what all are asked."""
+    text = json.dumps({**(facts or {}), ASK: Content(body).digest}).encode()
+    return [message(sealer, run, FACTS, text, to), message(sealer, run, ASK, body, to)]
+
+
 def enrol_request(sealer: Sealer, run: str) -> list[bytes]:
     body = wire.encode(Message(stage=messages.ENROL))
-    return [message(sealer, run, FACTS, b"{}"), message(sealer, run, ASK, body)]
+    return request(sealer, run, body)
 
 
 def entries(parties: Parties, kind: str) -> list[dict[str, Any]]:
@@ -137,6 +147,49 @@ def test_an_approved_job_is_answered_and_its_repetition_refused(
     assert kind == REFUSED
     assert "replay" in said["cause"]
     assert entries(parties, "message-refused")[-1]["reason"] == "replayed"
+
+
+def test_a_coordinator_that_knows_less_than_it_told_is_refused(
+    parties: Parties, site: SiteProcess, sealer: Sealer, tmp_path: Path
+) -> None:
+    signed = signed_job(parties, tmp_path)
+    worked(site, [message(sealer, signed.id, JOB, signed.to_bytes())])
+    worked(site, enrol_request(sealer, signed.id))
+    assert site._active is not None
+    states = site._active.host.states
+    states.stage(3, ("va",), {})
+    states.settle(("va",), {"va": 3}, 4)
+
+    def train(facts: dict[str, int]) -> tuple[str, Any]:
+        body = wire.encode(Message(stage=messages.CONTRIBUTE, meta={"task": messages.TRAIN, "round": {"index": 4}}))
+        ((kind, said),) = worked(site, request(sealer, signed.id, body, facts))
+        return kind, said
+
+    for facts in ({"counted": 2}, {}):
+        kind, said = train(facts)
+        assert kind == REFUSED
+        assert "va was counted in round 3" in said["cause"]
+        assert entries(parties, "message-refused")[-1]["reason"] == "behind"
+    assert train({"counted": 3})[0] == SILENT
+    assert entries(parties, "message-refused")[-1]["reason"] == "round"  # the job has one round: this is looked at next
+
+
+def test_a_coordinator_in_two_places_is_told_so_in_its_own_run(
+    parties: Parties, site: SiteProcess, sealer: Sealer, tmp_path: Path
+) -> None:
+    own = parties.coordinator
+    copy = Sealer(own.identity(), own.pins, own.seen(), own.audit())
+    signed = signed_job(parties, tmp_path)
+    worked(site, [message(sealer, signed.id, JOB, signed.to_bytes())])
+    worked(site, [message(copy, signed.id, JOB, signed.to_bytes())])
+    items = enrol_request(sealer, signed.id)
+    answer = site._worked(Taken("x", parcel_of(items)))
+    (item,) = items_of(Content(b"".join(answer.part(k) for k in range(answer.parts))))
+    found = sealer.open(item, sender="va", run=signed.id, limit=2**20)
+    assert found.kind == REFUSED
+    assert "in use in two places" in json.loads(found.body.read(0, 2**20))["cause"]
+    noted = entries(parties, "message-refused")[-1]
+    assert (noted["reason"], noted["run"]) == ("second-place", signed.id)
 
 
 def test_a_job_below_the_policys_floor_is_refused_with_its_reason(

@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 
 from wardround import streams, wire
 from wardround.config.job import Job
-from wardround.errors import MessageError
+from wardround.content import Content
+from wardround.errors import MessageError, Refused
 from wardround.federation import messages
+from wardround.federation.baselines import alone_elsewhere
 from wardround.federation.records import Records
-from wardround.federation.site import Host
+from wardround.federation.site import Host, Release, Seen
 from wardround.store.states import SiteStates, StateFile
 from wardround.types import Arrays, Channel, Description, Message, Reply, Request, SiteData, SiteHalf
 
@@ -93,26 +96,39 @@ class Hospital:
 
     def __init__(
         self, folder: Path, site: str, job: Job, description: Description, data: SiteData, half: Halves,
-        states: Callable[[Path, str], SiteStates],
+        states: Callable[[Path, str], SiteStates], releases: Callable[[Path], Release] | None,
     ) -> None:  # fmt: skip
+        self._releases = releases
         self._folder, self.site, self._states = folder, site, states
         self._job, self._description, self._data, self._half = job, description, data, half
         self._host: Host | None = None
         self.refusals: list[str] = []
         folder.mkdir(parents=True)
 
-    @property
-    def _prepared(self) -> Path:
-        return self._folder / "prepare.message"
+    def _home(self, arm: str | None) -> Path:
+        return self._folder if arm is None else self._folder / arm
+
+    def _made(self, job: Job, home: Path, **more: Any) -> Host:
+        home.mkdir(parents=True, exist_ok=True)
+        records = Records(self._description, {self.site: self._data})
+        states, half = self._states(home / "state", self.site), self._half(home, self.site)
+        release = None if self._releases is None else self._releases(self._folder)
+        return Host(job, records, states, half, torch.device("cpu"), release=release, **more)
 
     def host(self) -> Host:
         """The running process, or a new one from the disk."""
         if self._host is None:
-            records = Records(self._description, {self.site: self._data})
-            states = self._states(self._folder / "state", self.site)
-            self._host = Host(self._job, records, states, self._half(self._folder, self.site), torch.device("cpu"))
-            if self._prepared.exists():
-                list(self._host.answer(self._received(self._prepared.read_bytes()), (self.site,)))
+            seen: Seen = {}
+            self._host = self._made(
+                self._job, self._folder, seen=seen, light=True,
+                arms=lambda name: self._made(
+                    alone_elsewhere(self._job), self._home(name), seen=seen, tasks=(messages.TRAIN, messages.EVALUATE)
+                ),
+            )  # fmt: skip
+            for arm in (None, messages.ALONE):
+                prepared = self._home(arm) / "prepare.message"
+                if prepared.exists():
+                    list(self._host.answer(self._received(prepared.read_bytes()), (self.site,)))
         return self._host
 
     def crash(self) -> None:
@@ -125,16 +141,17 @@ class Hospital:
         host = self.host()
         try:
             replies = list(host.answer(request, (self.site,)))
-        except MessageError as error:
+        except (MessageError, Refused) as error:
             self.refusals.append(str(error))
             return []
         if request.message.stage == messages.PREPARE:
-            self._prepared.write_bytes(data)
+            (self._home(request.message.meta.get(messages.ARM)) / "prepare.message").write_bytes(data)
         return [(reply.stacked, self._sent(reply)) for reply in replies]
 
     def _received(self, data: bytes) -> Request:
-        """The request that crossed, with this site's own facts: the inverse of `messages.for_site`."""
-        message = wire.decode(data)
+        """The request that crossed, with this site's own facts: the inverse of `messages.for_site`; read as a long one is."""
+        with patch.object(wire, "LONG", 1):
+            message = wire.decode(Content(data))
         meta = dict(message.meta)
         facts: Mapping[str, Any] = meta.pop("facts", {})
         return Request(
@@ -160,6 +177,7 @@ class AdverseEngine:
         seed: of the order in which replies arrive.
         states: makes a site's store, so that a test can show what another one would do.
         halves: makes a site's side of the channel, from its folder and name; None: as the channel makes it for one site.
+        releases: makes what decides on a site's own figures, from its folder; None: all leave.
 
     Attributes:
         answers: every reply that a site sent, also where nobody heard it.
@@ -170,11 +188,13 @@ class AdverseEngine:
         self, folder: Path, job: Job, description: Description, data: Mapping[str, SiteData], channel: Channel,
         *, plan: Plan = peaceful, tamper: Tamper = lambda call, message: message, seed: int = 0,
         states: Callable[[Path, str], SiteStates] = StateFile, halves: Halves | None = None,
+        releases: Callable[[Path], Release] | None = None,
     ) -> None:  # fmt: skip
         half: Halves = halves or (lambda folder, site: channel.site_half((site,)))
         self._plan, self._tamper, self._seed, self._asks = plan, tamper, seed, 0
         self.hospitals = {
-            site: Hospital(folder / site, site, job, description, data[site], half, states) for site in sorted(data)
+            site: Hospital(folder / site, site, job, description, data[site], half, states, releases)
+            for site in sorted(data)
         }
         self._late: list[Answer] = []
         self._later: list[Answer] = []

@@ -151,10 +151,10 @@ def test_a_part_of_the_sites_each_round_is_counted_the_same(given: Preprocessing
 class Hasty(StateFile):
     """Takes every pending state for counted."""
 
-    def settle(self, sites: Sites, counted: Mapping[str, int], current: int) -> None:
+    def settle(self, sites: Sites, counted: Mapping[str, int], current: int, best: int | None = None) -> None:
         # a retried attempt (none here) is all that it would tell apart
         pending = self._round
-        super().settle(sites, {self.site: pending} if pending not in (-1, current) else {}, current)
+        super().settle(sites, {self.site: pending} if pending not in (-1, current) else {}, current, best)
 
 
 class Forgetful(StateFile):

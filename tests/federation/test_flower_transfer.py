@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardround import wire
+from wardround.content import Buffer, Content
 from wardround.errors import MessageError
 from wardround.federation.engines.flower import engine as engines
 from wardround.federation.engines.flower import transfer
 from wardround.federation.engines.flower.engine import ASK, FACTS, REPLY, SILENT, Event, FlowerEngine
 from wardround.federation.engines.flower.relay import BUNDLE, bundle
 from wardround.federation.engines.flower.transfer import (
-    Buffer,
     Conversation,
     Gathering,
     Inbox,
@@ -38,6 +38,7 @@ PART = 1000
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "PART", PART)
     monkeypatch.setattr(transfer, "HOLD", 0.02)
+    monkeypatch.setattr(transfer, "IN_MEMORY", 5000)
     monkeypatch.setattr(engines, "RESEND", 0.1)
     monkeypatch.setattr(engines, "_PAUSE", 0.01)
 
@@ -45,12 +46,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 class Plain:
     """Seals that sign nothing."""
 
-    def head(self, site: str, kind: str, body: Buffer) -> bytes:
+    def head(self, site: str, kind: str, body: Buffer | Content) -> bytes:
         return kind.ljust(16).encode()
 
-    def open(self, site: str, data: Buffer) -> tuple[str, bytes | memoryview]:
-        body = memoryview(data)[16:]
-        return bytes(data[:16]).decode().strip(), body if len(body) > 10**5 else bytes(body)
+    def open(self, site: str, data: Content) -> tuple[str, Content]:
+        return data.read(0, 16).decode().strip(), data.cut(16)
 
 
 def answered(items: list[tuple[str, bytes]]) -> Parcel:
@@ -74,7 +74,8 @@ class Site:
             if taken is not None:
                 self.worked += 1
                 seals = Plain()
-                inbox.answer(taken.number, answered(self._work([seals.open("", one) for one in items_of(taken.data)])))
+                items = [(kind, bytes(body)) for kind, body in (seals.open("", one) for one in items_of(taken.data))]
+                inbox.answer(taken.number, answered(self._work(items)))
 
     def crash(self) -> None:
         """Nothing of what was in memory is left."""
@@ -135,20 +136,22 @@ def request(size: int = 2000) -> Request:
     return Request(message=Message(stage="s", meta={}, arrays=arrays), facts={"add": {"a": 1, "b": 2}})
 
 
-@given(st.lists(st.binary(max_size=3000), max_size=5), st.integers(1, 3))
-def test_a_parcel_comes_whole_whatever_its_pieces(items: list[bytes], cut: int) -> None:
+@given(st.lists(st.binary(max_size=3000), max_size=5), st.integers(1, 3), st.booleans())
+def test_a_parcel_comes_whole_whatever_its_pieces(items: list[bytes], cut: int, long: bool) -> None:
+    transfer.IN_MEMORY = 1 if long else 2**20
     parcel = Parcel([[item[:cut], item[cut:]] for item in items])
     gathering = Gathering(parcel.parts, parcel.size)
     for k in range(parcel.parts):
         gathering.add(k, parcel.part(k))
         gathering.add(k, parcel.part(k))
     assert gathering.whole
-    assert [bytes(item) for item in items_of(gathering.data)] == items
+    assert [bytes(item) for item in items_of(gathering.content)] == items
+    assert gathering.content.stored == long
 
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_parcel_or_datagram_are_refused_by_name(data: bytes) -> None:
-    for read in (items_of, undatagram):
+    for read in (lambda some: items_of(Content(some)), undatagram):
         try:
             read(data)
         except MessageError:
@@ -309,3 +312,55 @@ def test_an_answer_is_let_go_when_the_next_request_is_taken_and_late_parts_begin
     assert undatagram(inbox.handle(datagram({"op": "get", "x": "first", "k": 0})))[0]["s"] == "unknown"
     assert undatagram(inbox.handle(put("first")))[0]["s"] == "unknown"
     assert inbox.take(0.0) is None
+
+
+def test_an_answer_may_be_as_long_as_what_was_asked_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "SMALL", 2000)
+    monkeypatch.setattr(engines, "LEAST", 4000)
+    length = [1000]
+    site = Site(lambda items: [(REPLY, wire.encode(Message(stage="x", meta={"x": "y" * length[0]})))])
+    said: list[str] = []
+    engine = FlowerEngine(
+        ("a",),
+        Unreliable({"a": site}, 0),
+        Plain(),
+        notice=lambda _, what, text: said.append(f"{what}: {text}"),
+        times=2,
+    )
+
+    def heard(stage: str, floats: int, answer: int) -> int:
+        length[0] = answer
+        asked = Message(stage=stage, arrays={"x": torch.zeros(floats)})
+        return len(list(engine.ask(Request(message=asked), ("a",), 5.0)))
+
+    try:
+        assert heard("enrol", 0, 1000) == 1
+        assert heard("enrol", 0, 3000) == 0
+        assert heard("contribute", 0, 3000) == 1
+        assert heard("contribute", 0, 9000) == 0
+        assert heard("contribute", 1000, 9000) == 1
+        assert heard("unmask", 0, 9000) == 1  # the longest request so far counts
+        assert heard("figures", 1000, 9000) == 0
+        length[0] = 9000
+        assert list(engine.tell("witness", {"a": b"{}"}, 5.0)) == []
+    finally:
+        site.close()
+    assert len([one for one in said if "are taken" in one]) == 4
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"3", b'"x"', b"null", b"[" * 100_000, b"{", b"\xff"])
+def test_what_is_no_object_is_named_and_passed_over(body: bytes) -> None:
+    site = Site(lambda items: [("noted", body)])
+    said: list[str] = []
+    engine = FlowerEngine(("a",), Unreliable({"a": site}, 0), Plain(), notice=lambda _, what, text: said.append(what))
+    try:
+        assert list(engine.tell("witness", {"a": b"{}"}, 5.0)) == []
+    finally:
+        site.close()
+    assert said == ["malformed"]
+
+
+def test_a_datagram_whose_head_is_a_deep_tree_is_refused() -> None:
+    for deep in (b"[" * 4000, b'{"s":' * 700):
+        with pytest.raises(MessageError):
+            undatagram(len(deep).to_bytes(4, "little") + deep)

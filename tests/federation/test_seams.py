@@ -200,9 +200,9 @@ def test_a_retried_attempt_sends_the_same_bytes_and_trains_nobody_twice(
     trainings: list[tuple[str, int]] = []
     train = Host._train
 
-    def counting(host: Host, sites: tuple[str, ...], message: Message, round: Any) -> Any:
+    def counting(host: Host, sites: tuple[str, ...], message: Message, round: Any, question: str) -> Any:
         trainings.extend((site, round.index) for site in sites)
-        return train(host, sites, message, round)
+        return train(host, sites, message, round, question)
 
     monkeypatch.setattr(Host, "_train", counting)
     faults: dict[tuple[int, int, str], set[Fault]] = {

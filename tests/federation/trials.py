@@ -129,7 +129,7 @@ def trained(
     with Run.open(folder, writer=False) as run:
         records = run.records
     return Trained(
-        outcome=outcome, records=records, history=server.history(), states=_states(engine), overlay=outcome.overlay
+        outcome=outcome, records=records, history=server.history(), states=states_of(engine), overlay=outcome.overlay
     )
 
 
@@ -138,7 +138,8 @@ def plain(folder: Path, job: Job, preprocessing: Preprocessing | None = None) ->
     return trained(folder, job, local_engine(job, Plain()), preprocessing=preprocessing)
 
 
-def _states(engine: Engine) -> dict[str, Arrays]:
+def states_of(engine: Engine) -> dict[str, Arrays]:
+    """What each site keeps, without site axis."""
     if isinstance(engine, Restricted):
         engine = engine.engine
     if isinstance(engine, AdverseEngine):

@@ -87,7 +87,7 @@ def test_what_the_disk_refuses_still_waits(run: Run, monkeypatch: pytest.MonkeyP
         raise StorageError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "write_bytes", full)
+        patch.setattr(atomic, "write_pieces", full)
         with pytest.raises(StorageError):
             group.flush()
     assert run.completed == 0

@@ -167,7 +167,7 @@ def test_states_of_another_model_are_not_read(make: Callable[[], SiteStates], in
 actions = st.lists(
     st.one_of(
         st.tuples(st.just("stage"), st.integers(0, 3)),
-        st.tuples(st.just("settle"), st.integers(-1, 3), st.integers(0, 3)),
+        st.tuples(st.just("settle"), st.integers(-1, 3), st.integers(0, 3), st.none() | st.integers(0, 3)),
         st.tuples(st.just("restore"), st.booleans()),
     ),
     max_size=8,
@@ -182,29 +182,31 @@ def test_the_table_the_file_and_the_rule_on_paper_agree(
     path = tmp_path_factory.mktemp("site")
     table = StateTable(["east", SITE])
     committed, pending = -1.0, (-1, -1.0)
+    first = 0  # rounds rise: one that counted is not asked for again
     for number, (act, *rest) in enumerate(steps, start=10):
         keepers: list[SiteStates] = [table, StateFile(path, SITE)]
         if act == "stage":
-            pending = (int(str(rest[0])), float(number))
+            pending = (first + int(str(rest[0])), float(number))
             for kept in keepers:
                 kept.stage(pending[0], [SITE], state(number))
         elif act == "settle":
-            counted, current = int(str(rest[0])), int(str(rest[1]))
+            counted, current = first + int(str(rest[0])), first + int(str(rest[1]))
+            best = None if rest[2] is None else int(str(rest[2]))
             for kept in keepers:
-                kept.settle([SITE], {SITE: counted} if counted >= 0 else {}, current)
+                kept.settle([SITE], {SITE: counted} if counted >= 0 else {}, current, best)
             if pending[0] >= 0 and pending[0] == counted:
-                committed, pending = pending[1], (-1, -1.0)
+                committed, pending, first = pending[1], (-1, -1.0), pending[0] + 1
             elif pending[0] != current:
                 pending = (-1, -1.0)
         else:
             sites = [SITE] if rest[0] else []
-            committed, pending = float(number) if sites else -1.0, (-1, -1.0)
+            committed, pending, first = float(number) if sites else -1.0, (-1, -1.0), 0
             for kept in keepers:
                 kept.restore(sites, state(number) if sites else {})
         for kept in (table, StateFile(path, SITE)):
             assert value(kept) == committed
-            assert [kept.journal(index, [SITE])[0] for index in range(4)] == [
-                (SITE,) if index == pending[0] else () for index in range(4)
+            assert [kept.journal(index, [SITE])[0] for index in range(first + 4)] == [
+                (SITE,) if index == pending[0] else () for index in range(first + 4)
             ]
 
 
@@ -315,9 +317,18 @@ def test_a_folder_belongs_to_one_site(tmp_path: Path) -> None:
         StateFile(tmp_path, "south")
 
 
-def test_the_pending_round_is_known_until_it_is_settled(make: Callable[[], SiteStates]) -> None:
-    assert make().pending_round([SITE]) == -1
+def test_what_is_pending_is_not_to_be_forgotten_for_an_earlier_round(make: Callable[[], SiteStates]) -> None:
+    assert make().earliest_round([SITE]) == 0
     make().stage(4, [SITE], state(1))
-    assert make().pending_round([SITE]) == 4
-    make().settle([SITE], {SITE: 4}, 5)
-    assert make().pending_round([SITE]) == -1
+    assert make().earliest_round([SITE]) == 4
+    make().settle([SITE], {}, 5)
+    assert make().earliest_round([SITE]) == 0
+
+
+def test_a_round_that_counted_is_not_asked_for_again(tmp_path: Path) -> None:
+    StateFile(tmp_path, SITE).stage(4, [SITE], state(1))
+    StateFile(tmp_path, SITE).settle([SITE], {SITE: 4}, 5)
+    assert StateFile(tmp_path, SITE).earliest_round([SITE]) == 5
+    StateFile(tmp_path, SITE).stage(7, [SITE], state(2))
+    assert StateFile(tmp_path, SITE).earliest_round([SITE]) == 7
+    assert StateFile(tmp_path, SITE).earliest_round([]) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -44,7 +44,11 @@ class Carrier(Protocol):
         ...
 
     def open(
-        self, talk: Talk, sums: Mapping[int, Accumulator], members: Mapping[int, Sequence[str]]
+        self,
+        talk: Talk,
+        sums: Mapping[int, Accumulator],
+        members: Mapping[int, Sequence[str]],
+        abstained: Collection[str] = (),
     ) -> Mapping[int, Elements]:
         """The elements of each group's sum, [length], reduced below `modulus`.
 
@@ -52,6 +56,7 @@ class Carrier(Protocol):
             talk: the exchange; a carrier that the server cannot open asks the sites.
             sums: group -> its sum.
             members: group -> the sites whose messages were added.
+            abstained: those of them who said that theirs is nothing.
 
         Raises:
             QuorumLost: nobody opened it.
@@ -62,8 +67,19 @@ class Carrier(Protocol):
 class SiteCarrier(Protocol):
     """The sites' side."""
 
-    def seal(self, site: str, elements: Elements, request: Request) -> Arrays:
-        """What a site sends for its elements. Raises MessageError where it lacks a key."""
+    def seal(self, site: str, elements: Elements, request: Request, asked: bytes, *, abstained: bool = False) -> Arrays:
+        """What a site sends for its elements.
+
+        Args:
+            site: whose.
+            elements: below the modulus.
+            request: the server's.
+            asked: `asked_of` its message, as this site read it.
+            abstained: whether the elements are nothing, which is then said in a way that the server cannot change.
+
+        Raises:
+            MessageError: it lacks a key.
+        """
         ...
 
     def stages(self) -> Mapping[str, StageMethod]:
@@ -101,7 +117,11 @@ class Words:
         return WordSum(length)
 
     def open(
-        self, talk: Talk, sums: Mapping[int, Accumulator], members: Mapping[int, Sequence[str]]
+        self,
+        talk: Talk,
+        sums: Mapping[int, Accumulator],
+        members: Mapping[int, Sequence[str]],
+        abstained: Collection[str] = (),
     ) -> Mapping[int, Elements]:
         """The words lie open."""
         return {group: total.words for group, total in sums.items() if isinstance(total, WordSum)}
@@ -121,7 +141,7 @@ class WordSum:
 class SiteWords:
     """The site's side of `Words`."""
 
-    def seal(self, site: str, elements: Elements, request: Request) -> Arrays:
+    def seal(self, site: str, elements: Elements, request: Request, asked: bytes, *, abstained: bool = False) -> Arrays:
         """The elements themselves."""
         return {_NAME: torch.from_numpy(elements.view(np.int64))}
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from wardround import wire
 from wardround.channels.order import canonical
+from wardround.content import digest_of
 from wardround.encoding.layout import Part
 from wardround.errors import MessageError
 from wardround.types import Arrays, Engine, Json, Message, Reply, Request
@@ -50,9 +52,22 @@ class Exchange:
         """Canonical bytes, for key derivation and signatures."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
 
+    def bound(self, asked: bytes) -> bytes:
+        """Canonical bytes of the exchange and of what was asked in it (`asked_of`): masks, tags and signatures are of both."""
+        return self.label() + asked
+
     def to_meta(self) -> dict[str, Json]:
         """As JSON."""
         return asdict(self)
+
+
+def asked_of(message: Message) -> bytes:
+    """SHA-256 of all that a request says to all sites: stage, meta, names, dtypes, shapes and bytes of its arrays.
+
+    Two sites that were asked different things give different answers here, and so have masks that do not cancel. What is said
+    to one site alone (`Request.facts`) is not in it. Arrays in a file are read one after another.
+    """
+    return bytes.fromhex(digest_of(wire.stream(message)))
 
 
 def exchange_of(message: Message) -> Exchange:
@@ -91,12 +106,18 @@ class Talk:
         exchange: what every message of it carries.
         deadline: seconds each stage may take.
         task: facts of the request that the exchange serves (`task`, `round`): engines and sites look at them.
+        asked: `asked_of` the request to contribute, once it is made; b"" before.
     """
 
     engine: Engine
     exchange: Exchange
     deadline: float | None
     task: Mapping[str, Json] = field(default_factory=dict)
+    asked: bytes = b""
+
+    def bound(self) -> bytes:
+        """See `Exchange.bound`."""
+        return self.exchange.bound(self.asked)
 
     def ask(
         self, stage: str, sites: Sequence[str], *,

@@ -21,6 +21,8 @@ class Home:
         identities: site -> its signing key, of the sites of this process: one at a hospital, all in a simulation.
         pins: site -> raw public key (32 bytes) of every site that this process trusts, its own included.
         folder: where a site's channel state is kept over a restart; None: in memory. A run needs a folder of its own.
+        minimum: fewest sites of a sum that the sites here take part in, whatever the job says; the channel's own number where
+            that is higher.
 
     Raises:
         IdentityError: a site's own key is not the one that is pinned to its name.
@@ -29,6 +31,7 @@ class Home:
     identities: Mapping[str, Ed25519PrivateKey]
     pins: Mapping[str, bytes]
     folder: Path | None = None
+    minimum: int = 0
 
     def __post_init__(self) -> None:
         for site, identity in self.identities.items():

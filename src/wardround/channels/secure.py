@@ -9,16 +9,28 @@ join forces. Everything additive goes through unchanged, for an algorithm cannot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 import torch
 
 from wardround import streams
+from wardround.aggregation.finite import all_finite
 from wardround.channels.carrier import Accumulator, Carrier, Elements, SiteCarrier, SiteWords, Words
-from wardround.channels.exchange import EXCHANGE, PART_MEASURE, PART_VALUES, Exchange, Talk, answer, exchange_of
+from wardround.channels.exchange import (
+    EXCHANGE,
+    PART_MEASURE,
+    PART_VALUES,
+    Exchange,
+    Talk,
+    answer,
+    asked_of,
+    exchange_of,
+)
 from wardround.channels.home import Home
 from wardround.channels.order import canonical
 from wardround.channels.plain import CONTRIBUTE, quorum_lost, total
@@ -32,6 +44,7 @@ from wardround.encoding.layout import Layout, Part, digest_of, layout_of
 from wardround.encoding.packing import pack, unpack
 from wardround.errors import ConfigError, MessageError, QuorumLost, Refused
 from wardround.types import (
+    Arrays,
     Contribution,
     Engine,
     Json,
@@ -171,8 +184,10 @@ class SecureChannel:
         else:
             from wardround.channels.he.site import SiteBfv
 
-            carrier = SiteBfv(home, bits=self.bits, sites=self.most)
-        return SecureSite(self, carrier, None if self.mask_spec is None else MaskSite(home, self.mask_spec))
+            least = max(LEAST_SITES, home.minimum)
+            carrier = SiteBfv(home, bits=self.bits, sites=self.most, minimum=least)
+        masks = None if self.mask_spec is None else MaskSite(home, self.mask_spec)
+        return SecureSite(self, carrier, masks, most=len(home.pins))
 
     def collect(
         self, engine: Engine, request: Request, sites: Sequence[str], deadline: float | None, quorum: int
@@ -217,6 +232,7 @@ class SecureChannel:
         roster = self._roster(talk, sites, quorum)
         field = Field(bits=self.bits, sites=len(sites))
         asked = self._asked(request, exchange, roster, field, scales)
+        talk = replace(talk, asked=asked_of(asked.message))
         inbox = _Inbox(self.carrier, field, roster)
         replies = (r for r in engine.ask(asked, roster.members, deadline) if talk.mine(r, CONTRIBUTE))
         for reply in canonical(replies, roster.members):
@@ -275,7 +291,7 @@ class SecureChannel:
         left = [site for names in members.values() for site in names if site not in inbox.abstained]
         if len(left) < quorum:
             raise quorum_lost(left, sites, quorum, inbox.abstained)
-        opened = self.carrier.open(talk, sums, members)
+        opened = self.carrier.open(talk, sums, members, inbox.abstained)
         for group, elements in sorted(opened.items()):
             words = _less(elements, net[group], self.carrier.modulus) if group in net else elements
             decoder = Decoder(layout, field, scales, len(members[group]), signs=_signs(talk.exchange))
@@ -357,14 +373,16 @@ class _Encoding:
     scales: Scales
 
     @classmethod
-    def announced(cls, message: Message, bits: int) -> _Encoding:
-        """Raises MessageError where it is malformed or not what this site's job says."""
+    def announced(cls, message: Message, bits: int, most: int) -> _Encoding:
+        """Raises MessageError where it is malformed, not what this site's job says, or for more than `most` sites."""
         given = message.meta.get(ENCODING)
         kinds = {"bits": int, "sites": int, "rounding": str, "rotated": bool, "scales": dict}
         if not isinstance(given, dict) or {name: type(value) for name, value in given.items()} != kinds:
             raise MessageError("the request announces no encoding: server and site differ in their channel or version")
         if given["bits"] != bits:
             raise MessageError(f"the server announces {given['bits']} bits a value, and the job says {bits}")
+        if given["sites"] > most:  # which leaves so little room for figures that sites with large ones could not answer
+            raise MessageError(f"the server announces a sum of {given['sites']} sites, and {most} are known here")
         if given["rounding"] not in ("nearest", "stochastic"):
             raise MessageError(f"rounding {given['rounding']!r}: expected nearest or stochastic")
         if not all(type(exponent) is int and -64 <= exponent <= 64 for exponent in given["scales"].values()):
@@ -377,11 +395,32 @@ class _Encoding:
 
 
 class SecureSite:
-    """The sites' half: it never sends a contribution that is not sealed."""
+    """The sites' half: it never sends a contribution that is not sealed.
 
-    def __init__(self, channel: SecureChannel, carrier: SiteCarrier, masks: MaskSite | None) -> None:
+    Masks, tags and signatures are of the request as it was read here (`asked_of`), so sites that were asked different things
+    have no sum: with masks it is noise, with tags nobody opens it. Where what is asked is unsound (a model that is not finite,
+    a bound below a site's rows), a site refuses instead of giving zeros, and is not in the sum.
+
+    A site whose own part cannot be sent abstains: it gives zeros, and says so. The sum is then of fewer sites than its
+    members. Where signatures (secagg and he, `active`) or tags (he) say who abstained, a sum is opened only if enough did
+    not; secagg without `active` has neither, and there the server could ask for what most sites cannot answer.
+
+    Args:
+        channel: of which it is the half.
+        carrier: of the sites of this process.
+        masks: theirs, or None for none.
+        most: the most sites that can be in a sum.
+
+    Attributes:
+        binds: whether a request must say what the sites were prepared with, as a part of what is asked.
+    """
+
+    binds = True
+
+    def __init__(self, channel: SecureChannel, carrier: SiteCarrier, masks: MaskSite | None, *, most: int) -> None:
         self._bits, self._modulus, self._per = channel.bits, channel.carrier.modulus, channel.carrier.per_element
-        self._carrier, self._masks = carrier, masks
+        self._carrier, self._masks, self._most = carrier, masks, most
+        self._last: tuple[ReferenceType[Message], bytes] | None = None
 
     def stages(self) -> Mapping[str, StageMethod]:
         """Those of the masks and of the carrier."""
@@ -391,17 +430,18 @@ class SecureSite:
         """Encode, mask and seal: one message a site.
 
         Raises:
-            MessageError: a request of another channel, or one that none of these sites must answer; a site that must not stays
-                silent beside others that may.
+            MessageError: a request of another channel, one whose arrays are not finite, or one that none of these sites must
+                answer; a site that must not stays silent beside others that may.
         """
         exchange = exchange_of(request.message)
-        announced = _Encoding.announced(request.message, self._bits)
+        announced = _Encoding.announced(request.message, self._bits, self._most)
+        asked = self._asked(request.message)
         layout = layout_of(contribution, announced.field, part=exchange.part, rotated=announced.rotated)
         described = layout.to_json()
         refused: list[MessageError] = []
         for k, site in enumerate(contribution.sites):
             try:
-                message = self._sealed(contribution, k, layout, announced, request)
+                message = self._sealed(contribution, k, layout, announced, request, asked)
             except MessageError as error:  # this site's refusal, and no other's
                 refused.append(error)
                 continue
@@ -410,9 +450,17 @@ class SecureSite:
         if len(refused) == len(contribution.sites) and refused:
             raise refused[0]
 
+    def _asked(self, message: Message) -> bytes:
+        """`asked_of` the message, which is sound. The sites of one process are often asked by the same object."""
+        if self._last is None or self._last[0]() is not message:
+            _check_finite(message)
+            self._last = ref(message), asked_of(message)
+        return self._last[1]
+
     def _sealed(
-        self, contribution: Contribution, k: int, layout: Layout, announced: _Encoding, request: Request
+        self, contribution: Contribution, k: int, layout: Layout, announced: _Encoding, request: Request, asked: bytes
     ) -> Message:
+        _check_weights(contribution, k)
         site, exchange = contribution.sites[k], exchange_of(request.message)
         why = contribution.abstained.get(site)
         try:
@@ -420,8 +468,11 @@ class SecureSite:
         except MessageError as error:
             why = str(error)
             elements = self._elements(_nothing(contribution), k, layout, announced, exchange)
-        rides, says = ({}, {}) if self._masks is None else self._masks.mask(site, elements, self._modulus, request)
-        arrays = {**self._carrier.seal(site, elements, request), **rides}
+        nothing = why is not None
+        rides, says = Arrays(), dict[str, Json]()
+        if self._masks is not None:
+            rides, says = self._masks.mask(site, elements, self._modulus, request, asked, abstained=nothing)
+        arrays = {**self._carrier.seal(site, elements, request, asked, abstained=nothing), **rides}
         return answer(request, arrays, abstained={} if why is None else {site: why}, **says)
 
     def _elements(
@@ -435,6 +486,28 @@ class SecureSite:
             seed=streams.key("rounding", site, exchange.task, exchange.index),
         )  # fmt: skip
         return pack(blocks, layout.size, field.width, self._per(field))
+
+
+def _check_finite(message: Message) -> None:
+    """Raise MessageError where an array of the request holds NaN or an infinity: what sites make of it is known beforehand."""
+    for name in message.arrays:
+        value = message.arrays[name]
+        if value.is_floating_point() and not all_finite(value):
+            raise MessageError(
+                f"the server's array '{name}' is not finite: a site that worked on it would give nothing beside others that "
+                "might; the model has diverged (take a smaller learning rate), or the server lies"
+            )
+
+
+def _check_weights(contribution: Contribution, k: int) -> None:
+    """Raise MessageError where the public bound of a weight cannot be, or is below site k's: the server has it from no job."""
+    for name, term in contribution.terms.items():
+        weight = float(term.weights[k])
+        if not 0.0 < term.maximum < math.inf or not 0.0 <= weight <= term.maximum:
+            raise MessageError(
+                f"'{contribution.sites[k]}' weighs {weight:g} in '{name}', and the server says that no site weighs more than "
+                f"{term.maximum:g}: raise aggregation.max_weight"
+            )
 
 
 def _nothing(contribution: Contribution) -> Contribution:

@@ -142,7 +142,7 @@ def _figures(event: Mapping[str, Any]) -> str:
         shown.append(f"loss {event['train_loss']:.3f}")
     if "auroc" in validation:
         shown.append(f"AUROC {validation['auroc']:.3f}")
-    shown.append(f"{_bytes(event['bytes_up'] + event['bytes_down'])}")
+    shown.append(f"{bytes_text(event['bytes_up'] + event['bytes_down'])}")
     if event["survivors"] < event["asked"]:
         shown.append(f"{event['survivors']}/{event['asked']} sites")
     return "  ".join(shown)
@@ -152,7 +152,8 @@ def _signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:+.3f}"  # + 0.0 takes the sign from a zero
 
 
-def _bytes(count: float) -> str:
+def bytes_text(count: float) -> str:
+    """A number of bytes in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -211,6 +212,10 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
 
         lines.append(sentence(result))
     lines += _fairness(result) + _operating_point(result)
+    if result.get("by_site"):
+        from wardround.report.withheld import sentences as withheld
+
+        lines += withheld(result)[1:]
     if result.get("held_out"):
         from wardround.report.held_out import sentences
 
@@ -231,7 +236,7 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
         )
     lines.append(
         f"round {result['selected_round']} of {result['rounds']} kept (chosen on validation rows), "
-        f"{_bytes(result['bytes_up'])} up, {_bytes(result['bytes_down'])} down, {result['seconds']:.1f} s, "
+        f"{bytes_text(result['bytes_up'])} up, {bytes_text(result['bytes_down'])} down, {result['seconds']:.1f} s, "
         f"{result['executor']}"
     )
     return lines

@@ -23,6 +23,7 @@ log = typer.Typer(no_args_is_help=True, context_settings=_SETTINGS, help="The au
 app.command("provision")(trust.provision)
 app.command("enrol")(trust.enrol)
 app.command("rotate")(trust.rotate)
+app.command("move")(trust.move)
 app.command("revoke")(trust.revoke)
 app.command("check")(trust.check)
 site.command("init")(trust.site_init)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from wardround import __version__
+from wardround.plain import plain_lines
 
 _EXTRAS = {
     "imaging": ("monai", "pydicom", "nibabel"),
@@ -71,9 +72,9 @@ def command(
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")  # a path that is cut helps nobody
         for check in checks:
-            table.add_row(marks[check["state"]], check["what"], escape(check["found"]))
+            table.add_row(marks[check["state"]], check["what"], escape(plain_lines(check["found"])))
             if check.get("do"):
-                table.add_row("", "", f"[bold]do:[/bold] {escape(check['do'])}")
+                table.add_row("", "", f"[bold]do:[/bold] {escape(plain_lines(check['do']))}")
         Console().print(table)
         typer.echo("ready" if healthy else "not ready: mend the lines marked !!")
     if not healthy:

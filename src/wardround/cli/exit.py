@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wardround.errors import INTERRUPTED, StorageError, WardroundError
+from wardround.plain import plain_lines
 
 INTERNAL = 70
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -55,4 +56,4 @@ def _explain(error: Exception, *, as_json: bool) -> int:
 def _say(error: Exception, text: str, code: int, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": "error", "kind": type(error).__name__, "message": text, "exit_code": code}))
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {plain_lines(text)}", file=sys.stderr)

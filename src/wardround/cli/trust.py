@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from wardround.cli.options import Json
+from wardround.plain import plain, plain_lines
 
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Of a coordinator, a site or a submitter.", show_default=False)
@@ -128,6 +129,23 @@ def rotate(
     _tell(as_json, {"rotated": chosen[0], "serial": roster.serial, "code": roster.code}, f"renewed: {chosen[0]}", then)
 
 
+def move(folder: CoordinatorFolder, as_json: Json = False) -> None:
+    """The coordinator has other addresses: certificate, enrolment files and roster for those that project.yaml names now.
+
+    Keep the old address behind the new one there while it still leads here. Restart the coordinator, then send DIR/roster.json to
+    all; they join it without a code.
+    """
+    from wardround.deploy import enrolling
+
+    roster = enrolling.move(folder)
+    file = folder / "roster.json"
+    _tell(
+        as_json, {"roster": str(file), "serial": roster.serial, "address": roster.dialled, "addresses": list(roster.addresses)},
+        f"sites dial {roster.dialled}; the certificate is for {', '.join(roster.addresses)}", "restart the coordinator",
+        f"send to all: {file}",
+    )  # fmt: skip
+
+
 def revoke(
     folder: Folder,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key.", show_default=False)],
@@ -167,7 +185,7 @@ def check(
         typer.echo(
             json.dumps({"event": "cleared", "name": clear, "runs": held})
             if as_json
-            else f"{clear}: cleared in {held} runs"
+            else plain(f"{clear}: cleared in {held} runs")
         )
     found = checkup.check(folder)
     marks = {"ok": "ok", "warning": "! ", "error": "!!"}
@@ -286,7 +304,8 @@ def log_show(
             typer.echo(json.dumps(entry))
             continue
         facts = "  ".join(f"{name}={_short(value)}" for name, value in entry.items() if name not in own)
-        typer.echo(f"{entry.get('n'):>6}  {entry.get('time')}  {entry.get('kind'):<18} {facts}")
+        number, kind_of = str(entry.get("n")), str(entry.get("kind"))
+        typer.echo(plain(f"{number:>6}  {entry.get('time')}  {kind_of:<18} {facts}"))
 
 
 def _verdict(folder: Path, job: str) -> Any:
@@ -304,4 +323,4 @@ def _short(value: Any) -> str:
 
 def _tell(as_json: bool, tree: dict[str, Any], *lines: str) -> None:
     for line in [json.dumps(tree)] if as_json else lines:
-        typer.echo(line)
+        typer.echo(line if as_json else plain_lines(line))

@@ -411,7 +411,8 @@ class AggregationSpec(Node):
     rule: Name = "mean"
     """`mean`, or a plug-in `module:Class`."""
     max_weight: Positive | None = None
-    """Public upper bound of a site's rows. Default: the power of two above the largest count that sites report."""
+    """Public upper bound of a site's rows. Default: the power of two above the largest count that sites report;
+    between hospitals without a site that reports 1024 times those of the others, which is left out of the start and named."""
 
 
 class ChannelSpec(Node):
@@ -521,6 +522,9 @@ class EvaluationSpec(Node):
     release_scores: bool | None = None
     """Whether sites hand out scores and labels of test rows for exact pooled figures; default: only in one process.
     Without them figures are pooled alone, and the majority row is that of the whole federation."""
+    site_figures: bool = False
+    """Whether each site also works out the figures of its own rows and hands them over finished, without a row's score. Between
+    hospitals each site's policy decides, before anything trains. Where scores are released, figures by site are there anyway."""
 
 
 class EngineSpec(Node):

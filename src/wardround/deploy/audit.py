@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -65,7 +65,7 @@ _FORMS: Mapping[str, Check] = {
     **dict.fromkeys(("digest", "policy", "head", "plugin"), _matches(_DIGEST)),
     **dict.fromkeys(("fingerprint", "earlier"), _matches(_MARK)),
     **dict.fromkeys(("number", "bytes", "round", "attempt", "serial", "at", "seconds", "parts"), _number),
-    **dict.fromkeys(("what", "reason", "rule", "role", "status", "version", "user"), _matches(_WORD)),
+    **dict.fromkeys(("what", "reason", "rule", "role", "status", "version", "user", "stage", "task"), _matches(_WORD)),
     "cause": _matches(_CLASS),
     "keys": _list_of(_matches(_KEY)),
     "allowed": lambda value: isinstance(value, bool),
@@ -86,16 +86,18 @@ KINDS: Mapping[str, frozenset[str]] = {
         "job-judged": "job submitter digest allowed policy keys",
         "job-approved": "job digest policy rule user",
         "job-denied": "job digest user",
+        "decision-refused": "job digest reason",
         "job-refused": "job submitter reason cause digest keys",
         "bundle-refused": "digest bytes reason",
         "connection-refused": "claimed reason cause fingerprint",
-        "message-sent": "run recipient number what bytes digest round parts",
-        "message-received": "run sender number what bytes digest round parts",
-        "message-refused": "run claimed reason cause bytes digest",
+        "message-sent": "run recipient number what bytes digest stage task round parts",
+        "message-received": "run sender number what bytes digest stage task round parts",
+        "message-refused": "run claimed reason cause bytes digest stage task round",
         "run-started": "run job digest",
         "run-ended": "run status cause round seconds",
-        "round": "run round attempt asked counted missing seconds",
+        "round": "run what round attempt asked counted missing seconds",
         "limit": "run what cause",
+        "figures-released": "run what digest bytes",
         "witnessed": "log at head moment signature",
         "countersigned": "by at head signature",
     }.items()
@@ -141,10 +143,11 @@ class Head:
             },
         )
         if not (
-            is_name(head.log) and _DIGEST.fullmatch(head.hash) and _SIGNATURE.fullmatch(head.signature) and head.n >= 0
-        ):
+            is_name(head.log) and _DIGEST.fullmatch(head.hash) and _SIGNATURE.fullmatch(head.signature)
+            and 0 <= head.n < 2**53
+        ):  # fmt: skip
             raise MessageError("a log's head has members of another form")
-        canonical.time_from(head.time, "a log's head")
+        canonical.exact_time(head.time, "a log's head")
         return head
 
     def signed(self) -> bytes:
@@ -161,7 +164,8 @@ class Fault:
     """What is wrong with a log.
 
     Attributes:
-        kind: `changed`, `dropped`, `repeated`, `reordered`, `unreadable`, `unfinished`, `truncated`, `rewritten`, `witness`.
+        kind: `changed`, `dropped`, `repeated`, `reordered`, `unreadable`, `unfinished`, `truncated`, `rewritten`, `witness`,
+            `form` (an entry that this version does not write).
         n: number of the entry, or of the line where the entry has none.
         text: in words.
     """
@@ -257,6 +261,33 @@ class AuditLog:
         for line in _lines(self._path)[0]:
             yield json.loads(line)
 
+    def since(self, at: int, kinds: Collection[str], run: str = "") -> tuple[list[dict[str, Any]] | None, int]:
+        """Entries of some kinds, of a run, from byte `at` on, unchecked, and where to go on; (None, 0): no line begins there."""
+        marks = [b'"kind":"%s"' % kind.encode() for kind in kinds]
+        about = b'"run":"%s"' % run.encode() if run else b""
+        found = []
+        try:
+            with open(self._path, "rb") as file:
+                if at:
+                    file.seek(at - 1)
+                    if file.read(1) != b"\n":
+                        return None, 0
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    at += len(line)
+                    if about in line and any(mark in line for mark in marks):
+                        found.append(json.loads(line))
+        except FileNotFoundError:
+            return (None, 0) if at else ([], 0)
+        except OSError as error:
+            raise StorageError(f"{self._path} could not be read: {error.strerror or error}") from error
+        except ValueError as error:
+            raise RunError(
+                f"{self._path} has a line that is no entry: {error}; see `wardround deploy log verify`"
+            ) from error
+        return found, at
+
     def _last(self) -> dict[str, Any] | None:
         """The last whole line, parsed; what an interrupted write left after it is cut off. Called under the lock."""
         content = _tail(self._path)
@@ -326,6 +357,11 @@ def verify(path: Path, witnesses: Sequence[Head] = (), pins: Pins | None = None)
             faults.append(
                 Fault(kind="changed", n=entry["n"], text=f"entry {entry['n']} was changed after it was written")
             )
+        text = _odd(entry)
+        if text:
+            faults.append(
+                Fault(kind="form", n=entry["n"], text=f"entry {entry['n']} is none that this version writes: {text}")
+            )
         entries.append(entry)
     faults += _chain_faults(entries, {fault.n for fault in faults if fault.kind == "unreadable"})
     if unfinished:
@@ -386,6 +422,19 @@ def _witness_faults(
                 kind="rewritten", n=head.n,
                 text=f"others saw another entry {head.n} on {head.time}: the log was written anew up to there, or a part of it",
             )  # fmt: skip
+
+
+def _odd(entry: Mapping[str, Any]) -> str:
+    """What of an entry has a form that `append` does not write; an empty text where nothing has. Its hash may be sound."""
+    kind = entry.get("kind")
+    if not isinstance(kind, str):
+        return "it has no kind"
+    try:
+        canonical.exact_time(canonical.member(entry, "time", str, "its time"), "its time")
+        _check(kind, {name: value for name, value in entry.items() if name not in _OWN})
+    except WardroundError as error:
+        return str(error)
+    return ""
 
 
 def _check(kind: str, facts: Mapping[str, Json]) -> None:

@@ -85,6 +85,22 @@ def time_from(text: str, what: str) -> datetime:
     return moment
 
 
+def exact_time(text: str, what: str) -> datetime:
+    """The moment, in the very text that `time_text` writes.
+
+    Raises:
+        MessageError: another spelling, or not a moment.
+    """
+    moment = time_from(text, what)
+    try:
+        same = time_text(moment) == text
+    except OverflowError:
+        same = False
+    if not same:
+        raise MessageError(f"{what}: {text!r:.80}: expected a time such as 2026-01-31T12:00:00.000+00:00")
+    return moment
+
+
 def now() -> datetime:
     """The time by this machine's clock, in UTC."""
     return datetime.now(UTC)

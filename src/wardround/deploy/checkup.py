@@ -43,6 +43,7 @@ def check(path: Path) -> list[Finding]:
         held = pki.validity(certificate)
         found.append(_until("server", held.ends, days, "rotate --server", " for " + ", ".join(held.addresses)))
         found.append(_tried("server", lambda: pki.check_issued(certificate, folder.authority)))
+        found.append(_tried("address", folder.settled))
         found += [
             Finding(level="warning", what=name, text="not enrolled yet: their request is awaited")
             for name in folder.project.roles()

@@ -392,7 +392,7 @@ def _why(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code == not_yet:
         return "this machine's clock is behind: set it by NTP"
     if "match" in error.verify_message:
-        return "the coordinator's name is missing in its certificate: coordinator.addresses, then rotate --server"
+        return "the coordinator's name is missing in its certificate: coordinator.addresses, then wardround deploy move DIR"
     return (
         "it is not of the project's authority: a proxy that inspects TLS must leave this address alone; after a rotation of "
         "the authority, join the new roster"

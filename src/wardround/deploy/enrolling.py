@@ -1,4 +1,4 @@
-"""What is made in the folders, and how keys get into the roster and out of it: provision, enrol, join, rotate, revoke."""
+"""What is made in the folders, and how keys get into the roster and out of it: provision, enrol, join, rotate, move, revoke."""
 
 from __future__ import annotations
 
@@ -277,6 +277,36 @@ def rotate_party(path: Path) -> Path:
     return following / "request.json"
 
 
+def move(path: Path) -> Roster:
+    """Make the TLS certificate, the enrolment files and the roster for the addresses that project.yaml names now.
+
+    The roster is last: until it is there, a second call does all of it again.
+
+    Raises:
+        ConfigError: project.yaml names the addresses that the roster has.
+    """
+    folder = coordinator_folder(path)
+    with folder.locked():
+        project, roster, spec = folder.project, folder.roster(), folder.project.coordinator
+        if (tuple(spec.addresses), spec.port) == (roster.addresses, roster.port):
+            raise ConfigError(
+                f"{path / 'project.yaml'} names {', '.join(spec.addresses)} and port {spec.port}, as the roster does: edit "
+                "coordinator.addresses or coordinator.port there first"
+            )
+        _new_server(folder, project)
+        _write_enrolments(folder, project, folder.identity(), folder.tokens())
+        roster = _reissued(folder, replace(roster, addresses=tuple(spec.addresses), port=spec.port))
+        folder.write_roster(roster)
+        return roster
+
+
+def _new_server(folder: CoordinatorFolder, project: Project) -> None:
+    pki.make_server(
+        project.coordinator.addresses, folder.authority, folder.path / "authority.key", *folder.server,
+        days=project.validity.server,
+    )  # fmt: skip
+
+
 def rotate_coordinator(path: Path, what: Literal["server", "identity", "authority"]) -> Roster:
     """Renew what a coordinator has.
 
@@ -288,10 +318,8 @@ def rotate_coordinator(path: Path, what: Literal["server", "identity", "authorit
     with folder.locked():
         project, roster = folder.project, folder.roster()
         if what == "server":
-            days = project.validity.server
-            pki.make_server(
-                project.coordinator.addresses, folder.authority, path / "authority.key", *folder.server, days=days
-            )
+            folder.settled()
+            _new_server(folder, project)
             return roster
         if what == "authority":
             old = folder.authority.read_text(encoding="ascii")
@@ -390,6 +418,7 @@ def _write_enrolments(
 ) -> None:
     """The enrolment files of those who may enrol, and their tokens; a name whose token is replaced needs the new file."""
     roles = project.roles()
+    tokens = {name: token for name, token in tokens.items() if name in roles}  # a name may have left project.yaml since
     for name, token in tokens.items():
         enrolment = Enrolment(
             project=project.project, name=name, role=roles[name], coordinator=project.coordinator.name,
@@ -401,14 +430,7 @@ def _write_enrolments(
 
 
 def _reissued(folder: CoordinatorFolder, roster: Roster, identity: Identity | None = None) -> Roster:
-    spec = folder.project.coordinator
-    next_one = replace(
-        roster,
-        serial=roster.serial + 1,
-        made=canonical.time_text(canonical.now()),
-        addresses=tuple(spec.addresses),
-        port=spec.port,
-    )
+    next_one = replace(roster, serial=roster.serial + 1, made=canonical.time_text(canonical.now()))
     return next_one.sealed(identity or folder.identity())
 
 

@@ -293,6 +293,11 @@ class Roster:
         return next((entry for entry in self.entries if entry.name == name), None)
 
     @property
+    def dialled(self) -> str:
+        """HOST:PORT that sites dial."""
+        return dialled(self.addresses, self.port)
+
+    @property
     def code(self) -> str:
         """What administrators compare by telephone: 160 bits of SHA-256 over all names, roles and keys, in groups of four."""
         parties = sorted([entry.name, entry.role, entry.public] for entry in self.entries)
@@ -372,7 +377,7 @@ class Change:
 
     Attributes:
         name: of the party.
-        what: `new`, `key`, `role`, `gone`, `revoked` or `term`.
+        what: `new`, `key`, `role`, `gone`, `revoked`, `term` or `address`.
         proved: whether the change needs nobody's word: a key that follows from the pinned one, or less trust than before.
         text: in words.
     """
@@ -423,6 +428,10 @@ def changes(
     if back:
         raise IdentityRefused("revoked", f"the roster takes the revocation of {', '.join(back)} back: it is not taken")
     found = []
+    # who signed the roster may say where it is; what answers there must show a certificate as well
+    if new.dialled != old.dialled:
+        text = f"{new.coordinator.name} moves: {old.dialled} -> {new.dialled}"
+        found.append(Change(name=new.coordinator.name, what="address", proved=True, text=text))
     for name in sorted({entry.name for entry in (*old.entries, *new.entries)}):
         found += _party_changes(name, old.entry(name), new.entry(name), revoked)
     found += [
@@ -449,6 +458,12 @@ def _party_changes(name: str, old: Entry | None, new: Entry | None, revoked: fro
     elif new.ends != old.ends:
         found.append(Change(name=name, what="term", proved=True, text=f"{name}: its key holds until {new.ends}"))
     return found
+
+
+def dialled(addresses: Sequence[str], port: int) -> str:
+    """HOST:PORT of the first address."""
+    host = addresses[0]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def new_token() -> str:
@@ -518,6 +533,8 @@ def _entry(tree: Json) -> Entry:
     canonical.time_from(entry.ends, what)
     if entry.role == "site":
         _check_node(entry.node, what)
+    elif entry.node:
+        raise MessageError(f"{what} gives {entry.name}, a {entry.role}, a node key")
     return entry
 
 

@@ -9,7 +9,6 @@ A body is a message in wire form, a JSON object, or nothing. The envelope looks 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sqlite3
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from wardround import wire
+from wardround.content import Buffer, Content
 from wardround.deploy import canonical
 from wardround.deploy.identity import SIGNATURE_BYTES, Identity, IdentityRefused, Pins, fingerprint
 from wardround.deploy.names import check_name, is_name
@@ -67,10 +67,9 @@ class Envelope:
         run: the run's id.
         number: of the sender's message in this run, each taken once.
         kind: what the body is for, in the words of whoever sends.
-        body: a message in wire form, a JSON object, or b"".
+        body: a message in wire form, a JSON object, or nothing.
         sent: when, by the sender's clock.
         session: which process of the sender.
-        digest: SHA-256 of the body, hexadecimal.
     """
 
     sender: str
@@ -78,10 +77,14 @@ class Envelope:
     run: str
     number: int
     kind: str
-    body: bytes | memoryview
+    body: Content
     sent: str
     session: str
-    digest: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the body, hexadecimal."""
+        return self.body.digest
 
 
 def seal(
@@ -93,11 +96,12 @@ def seal(
         MessageError: a body that no recipient would take, or a malformed kind or number.
         ConfigError: a malformed name.
     """
-    return b"".join([head(identity, recipient=recipient, run=run, number=number, kind=kind, body=body, now=now), body])
+    first = head(identity, recipient=recipient, run=run, number=number, kind=kind, body=Content(body), now=now)
+    return first + body
 
 
 def head(
-    identity: Identity, *, recipient: str, run: str, number: int, kind: str, body: bytes, now: datetime | None = None
+    identity: Identity, *, recipient: str, run: str, number: int, kind: str, body: Content, now: datetime | None = None
 ) -> bytes:
     """All of `seal` that goes before the body, for a sender that does not want a second copy of it."""
     check_name(recipient, "recipient")
@@ -117,22 +121,22 @@ def head(
             "number": number,
             "kind": kind,
             "sent": canonical.time_text(now or canonical.now()),
-            "size": len(body),
-            "body": hashlib.sha256(body).hexdigest(),
+            "size": body.size,
+            "body": body.digest,
         }
     )
     return b"".join([MAGIC, len(header).to_bytes(4, "big"), header, identity.sign(LABEL + header)])
 
 
 def open_(
-    pins: Pins, data: bytes | memoryview, *, me: str, sender: str | None, seen: Seen,
+    pins: Pins, data: Buffer | Content, *, me: str, sender: str | None, seen: Seen,
     run: str | None = None, limit: int = LIMIT, skew: timedelta = SKEW, now: datetime | None = None,
 ) -> Envelope:  # fmt: skip
     """Check a message and take it; the same one is never taken twice.
 
     Args:
         pins: who is trusted.
-        data: the message; the body of a memory view is a view of it, not a copy.
+        data: the message, of which the body is no copy.
         me: this party's name.
         sender: who must have sent it, or None for anybody pinned.
         seen: what was taken before.
@@ -148,7 +152,8 @@ def open_(
             not sign this.
     """
     here = now or canonical.now()
-    header, raw, signature, start = _split(data, limit)
+    content = data if isinstance(data, Content) else Content(data)
+    header, raw, signature, start = _split(content, limit)
     name, key = header["sender"], header["key"]
     if header["recipient"] != me:
         raise EnvelopeRefused(
@@ -167,11 +172,10 @@ def open_(
     pins.verify(name, LABEL + raw, signature, now=here)
     if run is not None and header["run"] != run:
         raise EnvelopeRefused("run", f"a message of run {header['run']} by {name} came to run {run}")
-    body = data[start:]
-    digest = hashlib.sha256(body).hexdigest()
-    if len(body) != header["size"] or digest != header["body"]:
+    body = content.cut(start)
+    if body.size != header["size"] or body.digest != header["body"]:
         raise EnvelopeRefused(
-            "altered", f"message {header['number']} by {name} has {len(body)} bytes of another content than the "
+            "altered", f"message {header['number']} by {name} has {body.size} bytes of another content than the "
             f"{header['size']} that were signed: it was altered or cut on its way; it will be asked for again"
         )  # fmt: skip
     sent = canonical.time_from(header["sent"], "the message's time")
@@ -185,11 +189,11 @@ def open_(
     seen.take(name, header["run"], header["session"], header["number"], sent, here)
     return Envelope(
         sender=name, recipient=me, run=header["run"], number=header["number"], kind=header["kind"], body=body,
-        sent=header["sent"], session=header["session"], digest=digest,
+        sent=header["sent"], session=header["session"],
     )  # fmt: skip
 
 
-def claimed_sender(data: bytes) -> str:
+def claimed_sender(data: Content) -> str:
     """Whom an unchecked message says it is by, for a log of refusals; `?` where that is no name."""
     try:
         return str(_split(data, LIMIT)[0]["sender"])
@@ -197,51 +201,53 @@ def claimed_sender(data: bytes) -> str:
         return "?"
 
 
-def check_body(body: bytes | memoryview) -> None:
+def check_body(body: Content) -> None:
     """Whether the body is of a form that a message can have, by its frame alone.
 
     Raises:
         EnvelopeRefused: a pickle, an archive (which holds one, where PyTorch made it), or neither wire form nor JSON.
     """
-    if not body:
+    if not body.size:
         return
-    if body[:1] == b"{":
+    begin = bytes(body.read(0, 9))
+    if begin[:1] == b"{":
         _check_json(body)
         return
-    length = int.from_bytes(body[:8], "little") if len(body) >= 8 else -1
-    if 0 < length <= min(wire.HEADER_LIMIT, len(body) - 8) and body[8:9] == b"{":
+    length = int.from_bytes(begin[:8], "little") if body.size >= 8 else -1
+    if 0 < length <= min(wire.HEADER_LIMIT, body.size - 8) and begin[8:9] == b"{":
         return
-    if _PICKLE.match(body) is not None:
+    if _PICKLE.match(begin) is not None:
         raise EnvelopeRefused("pickle", "the body is a pickle, which runs code where it is read: it was not opened")
-    if body[: len(_ARCHIVE)] == _ARCHIVE:
+    if begin[: len(_ARCHIVE)] == _ARCHIVE:
         raise EnvelopeRefused("pickle", "the body is a ZIP archive, in which PyTorch keeps pickles: it was not opened")
-    raise EnvelopeRefused("body", f"the body of {len(body)} bytes is neither a message in wire form nor a JSON object")
+    raise EnvelopeRefused("body", f"the body of {body.size} bytes is neither a message in wire form nor a JSON object")
 
 
-def _check_json(body: bytes | memoryview) -> None:
-    if len(body) > _JSON_LIMIT:
-        raise EnvelopeRefused("body", f"the body is {len(body)} bytes of JSON, expected at most {_JSON_LIMIT}")
+def _check_json(body: Content) -> None:
+    if body.size > _JSON_LIMIT:
+        raise EnvelopeRefused("body", f"the body is {body.size} bytes of JSON, expected at most {_JSON_LIMIT}")
     try:
         json.loads(bytes(body))
     except (ValueError, RecursionError) as error:
         raise EnvelopeRefused("body", f"the body begins like JSON and is none: {error}") from error
 
 
-def _split(data: bytes | memoryview, limit: int) -> tuple[dict[str, Any], bytes, bytes, int]:
+def _split(data: Content, limit: int) -> tuple[dict[str, Any], bytes, bytes, int]:
     """Header, its bytes, the signature, and where the body begins; every member is of its form."""
-    if len(data) > limit:
+    if data.size > limit:
         raise EnvelopeRefused(
-            "oversized", f"a message of {len(data)} bytes, and at most {limit} are taken: raise the limit"
+            "oversized", f"a message of {data.size} bytes, and at most {limit} are taken: raise the limit"
         )
-    if data[: len(MAGIC)] != MAGIC or len(data) < _PREFIX:
-        raise EnvelopeRefused("malformed", f"{len(data)} bytes that do not begin like a message of this protocol")
-    length = int.from_bytes(data[len(MAGIC) : _PREFIX], "big")
+    prefix = data.read(0, _PREFIX)
+    if prefix[: len(MAGIC)] != MAGIC or len(prefix) < _PREFIX:
+        raise EnvelopeRefused("malformed", f"{data.size} bytes that do not begin like a message of this protocol")
+    length = int.from_bytes(prefix[len(MAGIC) :], "big")
     start = _PREFIX + length + SIGNATURE_BYTES
-    if length > _HEADER_LIMIT or start > len(data):
+    if length > _HEADER_LIMIT or start > data.size:
         raise EnvelopeRefused(
-            "malformed", f"its header claims {length} bytes, of {len(data)} in all and at most {_HEADER_LIMIT}"
+            "malformed", f"its header claims {length} bytes, of {data.size} in all and at most {_HEADER_LIMIT}"
         )
-    raw = bytes(data[_PREFIX : _PREFIX + length])
+    raw = bytes(data.read(_PREFIX, _PREFIX + length))
     try:
         header = canonical.parse(raw, "the header of a message")
         canonical.time_from(canonical.member(header, "sent", str, "the header"), "the header")
@@ -259,7 +265,7 @@ def _split(data: bytes | memoryview, limit: int) -> tuple[dict[str, Any], bytes,
     )
     if not sound:
         raise EnvelopeRefused("malformed", f"the header of a message has members of another form: {raw[:200]!r}")
-    return header, raw, bytes(data[start - SIGNATURE_BYTES : start]), start
+    return header, raw, bytes(data.read(start - SIGNATURE_BYTES, start)), start
 
 
 class Seen:
@@ -379,5 +385,5 @@ _TABLES = (
 def _second_place(sender: str, run: str) -> IdentityRefused:
     return IdentityRefused(
         "second-place", f"the identity of {sender} is in use in two places in run {run}: end one of them, or revoke the key if "
-        f"one is not theirs; then `wardround deploy check DIR --clear {sender}`"
+        f"one is not theirs; then `wardround deploy check DIR --clear {sender}`", run=run,
     )  # fmt: skip

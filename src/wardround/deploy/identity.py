@@ -42,11 +42,12 @@ class IdentityRefused(IdentityError):
 
     Attributes:
         reason: one word for the audit log: `unknown`, `role`, `revoked`, `expired`, `signature`, `second-place`, `sender`.
+        run: of a signed message that was refused for its signer's sake, where it is known.
     """
 
-    def __init__(self, reason: str, text: str) -> None:
+    def __init__(self, reason: str, text: str, *, run: str | None = None) -> None:
         super().__init__(text)
-        self.reason = reason
+        self.reason, self.run = reason, run
 
 
 def fingerprint(public: bytes) -> str:

@@ -7,10 +7,13 @@ not travel: a plug-in is named with the SHA-256 of its file, and a site runs the
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
+import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.machinery import PathFinder
@@ -18,22 +21,26 @@ from pathlib import Path
 from typing import Any
 
 from wardround.config.job import Job
-from wardround.config.load import from_mapping
+from wardround.config.load import from_mapping, parse_yaml
+from wardround.config.plugins import only_from
 from wardround.deploy import canonical
 from wardround.deploy.identity import Identity, IdentityRefused, Pins, fingerprint
 from wardround.deploy.names import check_name, is_name
 from wardround.errors import ConfigError, DataError, MessageError, Refused
-from wardround.store.atomic import sha256
 from wardround.types import Json
 
 LABEL = b"wardround/job/1\x00"
 LIMIT = 2**20
 """Longest signed job in bytes."""
+_PLUGIN_LIMIT = 4 * 2**20
+"""Longest file of a plug-in in bytes."""
 _ID_DIGITS = 16
 _NONCE = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MARK = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _SIGNATURE = re.compile(r"[0-9a-f]{128}")
+_FILES = ("file", "path", "root", "schema")
+"""Options of datasets that name files; a schema may be its content as well."""
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -215,6 +222,13 @@ def _references(value: Json, key: str) -> Iterator[tuple[str, str]]:
             yield from _references(member, f"{key}.{number}")
 
 
+def named_files(job: Job) -> Iterator[tuple[str, Json]]:
+    """(option, value) of the dataset's options that would name files of whichever machine reads the job."""
+    for name, value in job.data.options.items():
+        if name in _FILES and not (name == "schema" and isinstance(value, Mapping)):
+            yield name, value
+
+
 def plugin_file(folder: Path, reference: str) -> Path:
     """The file that a plug-in lies in: FOLDER/module.py. Nothing is imported.
 
@@ -245,11 +259,91 @@ def plugin_hash(folder: Path, reference: str) -> str:
         ConfigError: as `plugin_file`.
         DataError: the file cannot be read.
     """
+    return hashlib.sha256(_plugin_bytes(folder, reference)).hexdigest()
+
+
+def plugin_source(folder: Path, reference: str, approved: Mapping[str, str]) -> tuple[bytes, str]:
+    """The bytes of an approved plug-in, read once, so that what was checked is what is run, and the path of its file.
+
+    Args:
+        folder: of plug-ins.
+        reference: `module:Class`.
+        approved: `module:Class` -> SHA-256.
+
+    Raises:
+        Refused: it is not approved, or its file is another one.
+        ConfigError, DataError: as `plugin_hash`.
+    """
+    wanted = approved.get(reference)
+    if wanted is None:
+        raise Refused(f"plug-in {reference!r:.100}: it is not approved here, and nothing of it was imported")
+    data = _plugin_bytes(folder, reference)
+    found = hashlib.sha256(data).hexdigest()
+    if found != wanted:
+        raise Refused(f"plug-in {reference!r}: the file {wanted} is approved, and in {folder} lies {found}")
+    return data, str(folder / f"{reference.partition(':')[0]}.py")
+
+
+def approved_plugins(folder: Path, approved: Callable[[], Mapping[str, str]]) -> AbstractContextManager[None]:
+    """Within it, the code of a plug-in is the bytes of a file in `folder` that is approved then; nothing else is imported."""
+    return only_from(lambda reference: plugin_source(folder, reference, approved()))
+
+
+def read_approved(path: Path) -> dict[str, str]:
+    """A coordinator's own list of plug-ins: YAML, `module:Class` -> SHA-256 of `plugins/module.py`; {} without the file.
+
+    Raises:
+        ConfigError: of another form.
+    """
+    if not path.exists():
+        return {}
+    try:
+        tree = parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected `module:Class: SHA-256` in each line, and this is a {type(tree).__name__}")
+    for name, digest in tree.items():
+        if not (_fits(_REFERENCE, name) and _fits(_DIGEST, digest)):
+            raise ConfigError(
+                f"{path}: {name!r:.100}: {digest!r:.100}: expected module:Class and 64 hexadecimal digits"
+            )
+    return tree
+
+
+def check_plugins(signed: SignedJob, folder: Path, approved: Mapping[str, str]) -> None:
+    """Whether all code that a job names is approved here, and the file that it means. Nothing is imported.
+
+    Raises:
+        Refused: it is not.
+        ConfigError, DataError: as `plugin_hash`.
+    """
+    for key, reference in references(signed.job):
+        wanted, named = approved.get(reference), signed.plugins.get(reference)
+        if wanted is None:
+            raise Refused(
+                f"{key} = {reference!r:.100}: it names code that is not approved here: read its file, put it into {folder}, and "
+                f"add its SHA-256 to {folder.with_suffix('.yaml')}"
+            )
+        if named != wanted:
+            raise Refused(f"{key} = {reference!r}: the file {wanted} is approved here, and the job means {named}")
+        plugin_source(folder, reference, approved)
+
+
+def _plugin_bytes(folder: Path, reference: str) -> bytes:
     path = plugin_file(folder, reference)
     try:
-        return sha256(path)
+        # neither a link nor a pipe that was put there since
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"plug-in {reference!r}: {path} is no file")
+            data = file.read(_PLUGIN_LIMIT + 1)
     except OSError as error:
         raise DataError(f"plug-in {reference!r}: {path} cannot be read: {error.strerror or error}") from error
+    if len(data) > _PLUGIN_LIMIT:
+        raise ConfigError(f"plug-in {reference!r}: {path} is longer than {_PLUGIN_LIMIT} bytes")
+    return data
 
 
 def _fits(form: re.Pattern[str], value: Any) -> bool:

@@ -3,7 +3,7 @@
 A coordinator's folder:
 
     project.yaml  identity.pem  authority.pem  authority.key  server.pem  server.key  roster.json  tokens.json
-    enrolments/NAME.json  nodes/NAME.pub  audit.jsonl  seen.db
+    enrolments/NAME.json  nodes/NAME.pub  audit.jsonl  seen.db  plugins.yaml  plugins/
 
 A site's folder (a submitter's has neither node key nor policy):
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from wardround.deploy.audit import AuditLog
-from wardround.deploy.enrolment import Enrolment, Roster
+from wardround.deploy.enrolment import Enrolment, Roster, dialled
 from wardround.deploy.envelope import Seen
 from wardround.deploy.identity import Identity, Pins, read_secret
 from wardround.deploy.project import Project, read_project
@@ -132,6 +132,21 @@ class CoordinatorFolder(_Folder):
         """The TLS certificate and its key."""
         return self.path / "server.pem", self.path / "server.key"
 
+    def settled(self) -> str:
+        """HOST:PORT that sites dial, which is where project.yaml says that the coordinator is.
+
+        Raises:
+            ConfigError: it was edited, and neither certificate nor roster was made anew.
+        """
+        spec, roster = self.project.coordinator, self.roster()
+        if (tuple(spec.addresses), spec.port) != (roster.addresses, roster.port):
+            raise ConfigError(
+                f"{self.path / 'project.yaml'} names {', '.join(spec.addresses)} and port {spec.port}, and the roster "
+                f"{', '.join(roster.addresses)} and port {roster.port}: `wardround deploy move DIR` makes certificate and roster "
+                "for the new ones, or undo the edit"
+            )
+        return roster.dialled
+
     def node_keys(self) -> dict[str, Path]:
         """Site -> file with its public node key, for Flower to register."""
         return {entry.name: self.path / "nodes" / f"{entry.name}.pub" for entry in self.roster().entries if entry.node}
@@ -147,6 +162,17 @@ class CoordinatorFolder(_Folder):
         """Name -> token of those who may still enrol."""
         tree = json.loads(read_secret(self.path / "tokens.json"))
         return {str(name): str(token) for name, token in tree.items()}
+
+    @property
+    def plugins(self) -> Path:
+        """Files of the plug-ins that may run here."""
+        return self.path / "plugins"
+
+    def approved_plugins(self) -> dict[str, str]:
+        """`module:Class` -> SHA-256, as plugins.yaml has them; {} without that file. Raises ConfigError."""
+        from wardround.deploy.jobs import read_approved
+
+        return read_approved(self.path / "plugins.yaml")
 
     def write_roster(self, roster: Roster) -> None:
         """Put a roster into force: node keys first, so that a crash between leaves none without its file."""
@@ -214,7 +240,8 @@ class PartyFolder(_Folder):
         """The jobs that came, and what was decided of them."""
         from wardround.deploy.approval import Approvals
 
-        return Approvals(self.path / "jobs", self.policy, self.audit())
+        identity = self.identity()
+        return Approvals(self.path / "jobs", self.policy, AuditLog(self.audit_path, identity), identity)
 
     def judge(self, signed: SignedJob, facts: Facts | None, *, now: datetime | None = None) -> Verdict:
         """What the policy says of a job, once its signature and its sites are those that are pinned here.
@@ -236,8 +263,7 @@ class PartyFolder(_Folder):
         """HOST:PORT of the coordinator."""
         roster = self.path / "roster.json"
         known = self.roster() if roster.exists() else self.enrolment
-        host = known.addresses[0]
-        return f"[{host}]:{known.port}" if ":" in host else f"{host}:{known.port}"
+        return dialled(known.addresses, known.port)
 
 
 def open_folder(path: Path) -> CoordinatorFolder | PartyFolder:

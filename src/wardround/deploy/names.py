@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from wardround.errors import ConfigError
 
@@ -29,3 +30,15 @@ def check_name(text: object, where: str) -> str:
             f"{where} = {str(text)!r:.100}: expected 1 to {LONGEST} of a-z, 0-9, _ and -, beginning with a letter or a digit"
         )
     return str(text)
+
+
+def within(folder: Path, name: object, where: str) -> Path:
+    """FOLDER/NAME, for a name that came from outside: it is one, and what lies there lies there and is no link to elsewhere.
+
+    Raises:
+        ConfigError: as `check_name`, or a link.
+    """
+    path = folder / check_name(name, where)
+    if path.is_symlink():
+        raise ConfigError(f"{path} is a link, and nothing is read or written through it: put the folder itself there")
+    return path

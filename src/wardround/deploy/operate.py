@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,70 +15,84 @@ from typing import Any
 
 from wardround.config.job import Job
 from wardround.config.load import load
+from wardround.deploy import keeper
 from wardround.deploy.coordinator import INBOX, OUTCOME, RUNS, STATE
-from wardround.deploy.jobs import SignedJob, sign_job
+from wardround.deploy.jobs import SignedJob, check_plugins, named_files, sign_job
 from wardround.deploy.kit import CoordinatorFolder, PartyFolder, open_folder
 from wardround.errors import ConfigError, DataError, MessageError, Refused, RunError
 from wardround.store import atomic
 
 _STARTING = 60.0
+_TAIL = 2**20
+"""Most bytes from the end of a log that are shown."""
 
 
 def detach(arguments: Sequence[str], folder: Path) -> int:
-    """Begin `wardround ARGUMENTS` as a process of its own; its output goes to DIR/state/process.log. Returns its number.
+    """Begin `wardround ARGUMENTS` as a process of its own, with a keeper that begins it again when it dies.
+
+    Its output goes to DIR/state/process.log. Returns its number.
 
     Raises:
-        RunError: it ended at once; the error is the log's last line.
+        RunError: one serves the folder already, or it ended at once; the error is the log's last line.
     """
     state = folder / STATE
     atomic.make_folder(state)
-    path = state / "process.log"
+    if running(folder) is not None or _kept(folder) is not None:
+        raise RunError(f"{folder} is served by a process already: stop it first")
+    path = state / keeper.LOG
     with path.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "wardround", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [sys.executable, "-m", keeper.__name__, str(state), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
     end = time.monotonic() + _STARTING
     while time.monotonic() < end:
+        pid = running(folder)
         if process.poll() is not None:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or ["(nothing)"]
-            raise RunError(f"{folder}: the process ended at once: {lines[-1]}")
-        if running(folder) == process.pid:
-            return process.pid
+            raise RunError(f"{folder}: the process ended at once: {keeper.last_line(path)}")
+        if pid is not None:
+            process.returncode = 0  # it outlives this process, of which Python would warn
+            return pid
         time.sleep(0.1)
+    process.terminate()
     raise RunError(f"{folder}: the process did not come up in {_STARTING:g} s: see {path}")
 
 
 def running(folder: Path) -> int | None:
     """The number of the process that serves a folder, where one does."""
-    path = folder / STATE / "pid"
     try:
-        pid = int(path.read_text(encoding="ascii"))
-        os.kill(pid, 0)
+        pid = int((folder / STATE / "pid").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
-    try:  # a number that went to somebody else since
-        return pid if b"wardround" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
-    except OSError:
-        return pid
+    return pid if keeper.is_ours(pid) else None
+
+
+def _kept(folder: Path) -> int | None:
+    """The number of a folder's keeper, where one is there."""
+    told = keeper.told(folder / STATE)
+    return int(told["pid"]) if told is not None and told["alive"] else None
 
 
 def stop(folder: Path, *, seconds: float = 60.0) -> bool:
-    """End the process of a folder, and wait until it is gone; False where none ran.
+    """End the process of a folder, and its keeper, and wait until they are gone; False where neither was there.
 
     Raises:
         RunError: it did not end in `seconds`.
     """
-    pid = running(folder)
-    if pid is None:
+    pid, kept = running(folder), _kept(folder)
+    target = pid if kept is None else kept  # a keeper ends what it keeps, and begins nothing any more
+    if target is None:
         return False
-    os.kill(pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(target, signal.SIGTERM)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if running(folder) != pid:
+        if (pid is None or running(folder) != pid) and (kept is None or _kept(folder) != kept):
             return True
         time.sleep(0.1)
-    raise RunError(f"process {pid} of {folder} did not end in {seconds:g} s: it finishes a task; try again, or kill it")
+    raise RunError(
+        f"process {target} of {folder} did not end in {seconds:g} s: it finishes a task; try again, or kill it"
+    )
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -91,6 +106,11 @@ def status(folder: Path) -> dict[str, Any]:
         except ValueError as error:
             raise DataError(f"{path} is damaged: {error}; it is written anew by the process") from error
     found["running"] = running(folder) is not None
+    if not found["running"]:  # what it knew of connections ended with it
+        found |= {"connected": False} | (
+            {"sites": dict.fromkeys(found["sites"], "unknown")} if "sites" in found else {}
+        )
+    found["keeper"] = keeper.told(folder / STATE)
     runs = folder / RUNS
     found["runs"] = {
         path.name.removesuffix(f".{OUTCOME}"): json.loads(path.read_text(encoding="utf-8"))["status"]
@@ -103,7 +123,9 @@ def logs(folder: Path, lines: int) -> list[str]:
     """The last lines of the processes' logs of a folder, each with its file's name."""
     found = []
     for path in sorted((folder / STATE).glob("*.log")):
-        text = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
+            text = file.read().decode(errors="replace").splitlines()
         found += [f"{path.stem}: {line}" for line in text[-lines:]]
     return found
 
@@ -137,6 +159,9 @@ def submit(
         if isinstance(by, PartyFolder) and by.role != "submitter":
             raise Refused(f"{by.path} belongs to site {by.name}, and sites sign no jobs: give a submitter's folder")
         wanted = between(load(job, list(overrides)))
+        for name, value in named_files(wanted):
+            more = ": give its content" if name == "schema" else ", for each site's site.yaml says where its own are"
+            raise ConfigError(f"data.options.{name} = {value!r:.100}: a job between hospitals names no file{more}")
         roster = own.roster()
         known = {entry.name: entry.fingerprint for entry in roster.entries if entry.role == "site"}
         unknown = [name for name in sites if name not in known]
@@ -145,6 +170,8 @@ def submit(
         chosen = {name: known[name] for name in (sites or sorted(known))}
         plugins = by.path / "plugins"
         signed = sign_job(by.identity(), wanted, chosen, plugins=plugins if plugins.is_dir() else None)
+    if isinstance(own, CoordinatorFolder):
+        check_plugins(signed, own.plugins, own.approved_plugins())
     place = folder / INBOX if isinstance(own, CoordinatorFolder) else folder / "jobs"
     atomic.make_folder(place)
     path = place / f"{signed.id}.json"
@@ -153,15 +180,20 @@ def submit(
 
 
 def between(job: Job) -> Job:
-    """The job as it runs between hospitals: the engine flower, and nothing that needs all records in one place."""
+    """The job as it runs between hospitals: the engine flower, and nothing that needs all records in one place.
+
+    Sites train alone as well where the job itself names the baseline `local`; the default, which a simulation takes, does not.
+    """
     from wardround.experiment import check_between
     from wardround.federation.baselines import changed
+    from wardround.federation.messages import ALONE
 
+    named = "baselines" in job.evaluation.model_fields_set and ALONE in job.evaluation.baselines
     found = changed(
         job,
         {
-            "engine.kind": "flower", "engine.options": {}, "evaluation.baselines": (), "evaluation.release_scores": False,
-            "evaluation.target": None,
+            "engine.kind": "flower", "engine.options": {}, "evaluation.release_scores": False, "evaluation.target": None,
+            "evaluation.baselines": (ALONE,) if named else (),
         },
     )  # fmt: skip
     check_between(found)

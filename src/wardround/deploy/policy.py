@@ -11,21 +11,24 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
 from wardround.config.job import Job, PretrainedSpec, highest
-from wardround.deploy.jobs import plugin_hash, references
+from wardround.deploy.jobs import named_files, plugin_hash, references
 from wardround.deploy.names import is_name
 from wardround.deploy.project import Strict, read_strict
 from wardround.errors import ConfigError, WardroundError
 from wardround.federation.baselines import changed, sites_asked
 from wardround.types import Json
+
+if TYPE_CHECKING:
+    from wardround.federation.by_site import Judged, SiteFigures
 
 HIDING = ("secagg", "he")
 """Channels of this package on which the server sees sums alone. A plug-in's word for itself is not taken."""
@@ -51,7 +54,7 @@ KNOWN: Mapping[str, frozenset[str]] = {
         "aggregation": "rule max_weight",
         "privacy": "channel encoding secure dp",
         "evaluation": "baselines bootstrap sites every select threshold target aggregate held_out maps maps_by bins "
-        "release_scores",
+        "release_scores site_figures",
         "engine": "kind device executor workers chunk commit_seconds precision compile threads options",
     }.items()
 }
@@ -86,6 +89,8 @@ class Allow(Strict):
     """`aggregation.rule`."""
     peers: list[str] | None = None
     """Sites with which this one computes; null: any in the roster."""
+    baselines: list[str] = Field(default_factory=list)
+    """`evaluation.baselines`: `local` trains a model of this site alone as well, for as many rounds, which stays here."""
 
 
 class PrivacyFloor(Strict):
@@ -103,9 +108,12 @@ class Cohort(Strict):
     """How many must be in a sum."""
 
     minimum_sites: Count = 3
-    """Fewest sites asked in a round, and in each group of the channel."""
+    """Fewest sites asked in a round, and in each sum that this site helps to open, of each group of the channel."""
     minimum_quorum: Count = 3
-    """Fewest sites whose contribution makes a round."""
+    """Fewest sites whose contribution makes a round, and which are in its sum where there is one. Held-out sites do not count."""
+    retry_over_fewer: bool = False
+    """Whether a sum that was opened may be opened again over other sites that differ in fewer than `minimum_sites`: a round that
+    lost a site at the last moment then goes on, and whoever knows both sums knows what the lost sites sent."""
     minimum_rows: Count = 50
     """Fewest training rows that this site must have."""
 
@@ -114,12 +122,18 @@ class Release(Strict):
     """Which figures may leave."""
 
     site_figures: bool = False
-    """Whether figures of this site alone may leave; without it a channel must hide them in a sum."""
+    """Whether figures of this site alone may leave: finished ones of the kept model on its test rows, where a job asks for them
+    (`evaluation.site_figures`), and what a channel that does not hide shows. Without it such jobs are refused."""
     row_scores: bool = False
-    """Whether scores and labels of single rows may leave."""
+    """Whether a job may say that scores and labels of single rows leave. No loop between hospitals asks for them, and a site
+    answers no such question."""
     smallest_count: Count = 10
-    """Smallest count, above none, that may leave of this site alone: that of its training rows must be as large. Above 1, figures
-    need a channel that hides, for a histogram has cells of single rows."""
+    """Smallest count, above none, that may leave of this site alone: that of its training rows must be as large. Figures of test
+    rows of which a class has fewer do not leave. Above 1, figures need a channel that hides, for a histogram has cells of single
+    rows."""
+    small_classes: Literal["refuse", "withhold"] = "refuse"
+    """Where a class has fewer rows in a split than `smallest_count`, and a job asks for figures by site: `refuse` it; or
+    `withhold` these counts and figures and take part. The sum of all sites less what the others release tells them then."""
 
     def suppressed(self, counts: Mapping[str, int]) -> dict[str, int | None]:
         """Counts as they may leave: small ones become None, and with a single one also the next, which would give it away."""
@@ -128,6 +142,32 @@ class Release(Strict):
             others = [name for name, count in counts.items() if count and name not in small]
             small += sorted(others, key=lambda name: (counts[name], name))[:1]
         return {name: None if name in small else count for name, count in counts.items()}
+
+    def let_go(self, found: SiteFigures, judged: Judged) -> SiteFigures:
+        """A site's figures as they may leave: without small counts, and without figures that come of a class with few rows."""
+        from wardround.federation.by_site import SiteFigures, small
+        from wardround.training.label_tables import LabelTable
+
+        several = isinstance(judged.table, LabelTable)
+        shown: dict[str, list[int | None]] = {}
+        for split, row in found.counts.items():
+            known = [0 if count is None else count for count in row]
+            if several:  # each label divides the rows
+                total = found.rows[split] or 0
+                shown[split] = [self.suppressed({"with": n, "without": total - n})["with"] for n in known]
+            else:
+                shown[split] = list(self.suppressed({str(k): n for k, n in enumerate(known)}).values())
+        # a total is as telling as a count where it is small, or where it is that of the one class that is not shown
+        alone = {split for split, row in shown.items() if not several and row.count(None) == 1}
+        rows = {
+            split: None if split in alone or 0 < (total or 0) < self.smallest_count else total
+            for split, total in found.rows.items()
+        }
+        few = small(judged.table, self.smallest_count)
+        hidden = few or any(None in row for row in (*shown.values(), [*rows.values()]))
+        reason = f"release.smallest_count is {self.smallest_count}, and a class has fewer rows here" if hidden else ""
+        blocks = {name: None if few else getattr(found, name) for name in ("figures", "majority", "gain")}
+        return SiteFigures(counts=shown, rows=rows, withheld=reason, **blocks)
 
 
 class Limits(Strict):
@@ -303,7 +343,7 @@ class SitePolicy(Strict):
         return Verdict(
             allowed=not reasons, reasons=[str(reason) for reason in reasons],
             keys=sorted({".".join(reason.key.split(".")[:2]) for reason in reasons}),
-            tightened=None if reasons else self.tighten(job), policy=self.digest, facts=facts,
+            tightened=None if reasons else self.tighten(job), policy=self.digest, facts=facts, release=self.release,
         )  # fmt: skip
 
     def tighten(self, job: Job) -> Job:
@@ -334,10 +374,12 @@ class Facts:
     Attributes:
         rows: training rows.
         classes: class name -> rows over all splits.
+        splits: split -> rows of each class, or with and without each label; {}: not known.
     """
 
     rows: int
     classes: Mapping[str, int]
+    splits: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,6 +410,7 @@ class Verdict:
         tightened: the job as this site runs it, where it is allowed.
         policy: digest of the policy.
         facts: what it was judged by; they stay at the site.
+        release: which figures the policy lets go.
     """
 
     allowed: bool
@@ -376,6 +419,7 @@ class Verdict:
     tightened: Job | None
     policy: str
     facts: Facts | None = None
+    release: Release | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -431,10 +475,6 @@ def _names(case: _Case) -> Reasons:
             yield _Reason(key=key, value=value, wanted=f"allow.{where} has {', '.join(allowed) or 'none'}")
 
 
-_FILES = ("schema", "path", "root")
-"""Options of datasets that a text would make the name of a file."""
-
-
 def _data(case: _Case) -> Reasons:
     binding = case.policy.data.get(case.job.data.dataset)
     if binding is None:
@@ -447,7 +487,7 @@ def _data(case: _Case) -> Reasons:
                     f"data.{case.job.data.dataset}.from_job has {', '.join(binding.from_job) or 'none'}: leave it out"
                 )
                 yield _Reason(key="data.options", value={name: value}, wanted=wanted)
-            elif name in _FILES and isinstance(value, str):
+            elif name in dict(named_files(case.job)):
                 wanted = "its content: a job names no file of this site"
                 yield _Reason(key="data.options", value={name: value}, wanted=wanted)
     if case.job.partition.kind != "natural":
@@ -529,17 +569,46 @@ def _privacy(case: _Case) -> Reasons:
         yield _Reason(key="evaluation.maps", value=case.job.evaluation.maps, wanted="pictures of patients stay here: 0")
 
 
+def _by_site(case: _Case) -> Reasons:
+    """Figures of this site alone. One site that withheld them among others that do not would be known by subtraction."""
+    release, spec = case.policy.release, case.job.evaluation
+    for name in spec.baselines:
+        if name not in case.policy.allow.baselines and name != "centralized":
+            allowed = ", ".join(case.policy.allow.baselines) or "none"
+            yield _Reason(key="evaluation.baselines", value=name, wanted=f"allow.baselines has {allowed}")
+    if not spec.site_figures:
+        return
+    if not release.site_figures:
+        wanted = "release.site_figures is false: figures of this site leave in sums alone; false"
+        yield _Reason(key="evaluation.site_figures", value=True, wanted=wanted)
+    elif case.facts is None or (release.smallest_count > 1 and not case.facts.splits):
+        yield _Reason(key="evaluation.site_figures", value=True, wanted="the site's rows were not counted")
+    elif release.small_classes == "refuse" and any(
+        0 < count < release.smallest_count for row in case.facts.splits.values() for count in row
+    ):
+        wanted = (
+            f"release.smallest_count is {release.smallest_count}, and a class has fewer rows in a split here, which the sum of "
+            "all sites less the others' would tell; false, or release.small_classes: withhold here"
+        )
+        yield _Reason(key="evaluation.site_figures", value=True, wanted=wanted)
+
+
 def _cohort(case: _Case) -> Reasons:
-    cohort, allow = case.policy.cohort, case.policy.allow
-    sites = len(set(case.asked.sites))
-    asked = min(sites_asked(case.job, sites), sites)
+    cohort, allow, spec = case.policy.cohort, case.policy.allow, case.job.participation
+    sites = len(set(case.asked.sites) - set(case.job.evaluation.held_out))  # those are in no sum
+    wanted_sites = sites_asked(case.job, sites)
+    if wanted_sites > sites:
+        yield _Reason(key="participation.count", value=spec.count, wanted=f"at most {sites}, for so many sites train")
+    asked = min(wanted_sites, sites)
     groups = case.job.privacy.channel.options.get("groups", 1)
     least = asked // groups if type(groups) is int and groups > 0 else 0
     if least < cohort.minimum_sites:
         wanted = f"cohort.minimum_sites is {cohort.minimum_sites} a sum"
         value = f"{asked} of {sites} asked in {groups} group(s)"
         yield _Reason(key="participation", value=value, wanted=wanted)
-    quorum = case.job.participation.quorum if case.job.participation.quorum is not None else min(2, asked)
+    quorum = spec.quorum if spec.quorum is not None else min(2, asked)
+    if quorum > asked:
+        yield _Reason(key="participation.quorum", value=quorum, wanted=f"at most {asked}, for so many sites are asked")
     if quorum < cohort.minimum_quorum:
         yield _Reason(
             key="participation.quorum", value=quorum, wanted=f"cohort.minimum_quorum is {cohort.minimum_quorum}"
@@ -572,7 +641,7 @@ def _limits(case: _Case) -> Reasons:
             yield _Reason(key=key, value=value, wanted=f"limits.{where} is {limit}")
 
 
-_RULES: tuple[Callable[[_Case], Reasons], ...] = (_keys, _names, _data, _code, _privacy, _cohort, _limits)
+_RULES: tuple[Callable[[_Case], Reasons], ...] = (_keys, _names, _data, _code, _privacy, _by_site, _cohort, _limits)
 
 
 def read_policy(path: Path) -> SitePolicy:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from wardround.content import Buffer, Content
 from wardround.deploy import envelope
 from wardround.deploy.audit import AuditLog
 from wardround.deploy.envelope import Envelope, EnvelopeRefused, Seen
@@ -17,10 +16,8 @@ from wardround.deploy.identity import Identity, IdentityRefused, Pins
 from wardround.deploy.names import is_name
 from wardround.errors import IdentityError, MessageError
 
-Body = bytes | bytearray | memoryview
 BESIDE = frozenset({"facts"})
 """Kinds of messages that only go with another one, which is noted."""
-_SHORT = 2**20
 _WORD = re.compile(r"[^A-Za-z0-9_.:/+-]+")
 
 
@@ -43,46 +40,65 @@ class Sealer:
         self.identity, self._pins, self._seen, self.log = identity, pins, seen, log
         self._numbers, self._lock = itertools.count(1), threading.Lock()
 
-    def head(self, recipient: str, run: str, kind: str, body: Body, *, round: int | None = None) -> bytes:
-        """What goes before a body; the message is noted as sent, but for what merely goes with another one."""
+    def head(
+        self, recipient: str, run: str, kind: str, body: Buffer | Content, *, round: int | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> bytes:  # fmt: skip
+        """What goes before a body; the message is noted as sent, but for what merely goes with another one.
+
+        Args:
+            recipient, run, kind, body: of the message.
+            round: in which it is sent.
+            about: further facts for the log.
+        """
         with self._lock:
             number = next(self._numbers)
-        content = body if isinstance(body, bytes) else bytes(body)
+        content = body if isinstance(body, Content) else Content(body)
         found = envelope.head(self.identity, recipient=recipient, run=run, number=number, kind=kind, body=content)
         if kind not in BESIDE:
-            facts: dict[str, Any] = {} if round is None else {"round": round}
+            facts: dict[str, Any] = ({} if round is None else {"round": round}) | dict(about or {})
             self.log.append(
-                "message-sent", run=run, recipient=recipient, number=number, what=kind, bytes=len(content),
-                digest=hashlib.sha256(content).hexdigest(), **facts,
+                "message-sent", run=run, recipient=recipient, number=number, what=kind, bytes=content.size,
+                digest=content.digest, **facts,
             )  # fmt: skip
         return found
 
-    def open(self, data: Body, *, sender: str | None, run: str | None, limit: int) -> Envelope:
+    def open(
+        self, data: Buffer | Content, *, sender: str | None, run: str | None, limit: int,
+        about: Callable[[Envelope], Mapping[str, Any]] = lambda envelope: {},
+    ) -> Envelope:  # fmt: skip
         """The checked message.
+
+        Args:
+            data: what came.
+            sender, run: expected; None: any.
+            limit: most bytes.
+            about: further facts of it for the log; it may raise MessageError.
 
         Raises:
             MessageError, IdentityError: it is refused, and the refusal is noted.
         """
-        content = data if isinstance(data, bytes) else memoryview(data)
+        content = data if isinstance(data, Content) else Content(data)
         try:
             found = envelope.open_(
                 self._pins(), content, me=self.identity.name, sender=sender, seen=self._seen, run=run, limit=limit
             )
+            facts = about(found)
         except (MessageError, IdentityError) as error:
             self._refused(content, error, run)
             raise
         if found.kind not in BESIDE:
             self.log.append(
                 "message-received", run=found.run, sender=found.sender, number=found.number, what=found.kind,
-                bytes=len(found.body), digest=found.digest,
+                bytes=found.body.size, digest=found.digest, **facts,
             )  # fmt: skip
-        # a long body stays a view of what came: a second copy of a model would be half of this process's memory
-        return found if len(found.body) > _SHORT else replace(found, body=bytes(found.body))
+        return found
 
-    def _refused(self, content: bytes | memoryview, error: MessageError | IdentityError, run: str | None) -> None:
+    def _refused(self, content: Content, error: MessageError | IdentityError, run: str | None) -> None:
         reason = error.reason if isinstance(error, (EnvelopeRefused, IdentityRefused)) else "malformed"
-        claimed = envelope.claimed_sender(bytes(content[:8192]))
+        run = run or getattr(error, "run", None)
+        claimed = envelope.claimed_sender(content.cut(0, 8192))
         self.log.append(
             "message-refused", run=run if run is not None and is_name(run) else "?", claimed=claimed, reason=word(reason),
-            cause=type(error).__name__, bytes=len(content), digest=hashlib.sha256(content).hexdigest(),
+            cause=type(error).__name__, bytes=content.size, digest=content.digest,
         )  # fmt: skip

@@ -6,6 +6,7 @@ no process either.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -26,6 +27,9 @@ INTERPRETER = "WARDROUND_FLOWER_PYTHON"
 """Environment variable with the interpreter that has flwr, where it is not this one."""
 _FIRST, _LONGEST, _STEADY = 0.5, 30.0, 30.0
 _TERM = 5.0
+LOG_LIMIT = 8 * 2**20
+"""Bytes of a child's log, after which it is set aside as NAME.log.1, whose earlier content goes: strangers may fill it."""
+_LINE = 8192
 
 
 def interpreter() -> str:
@@ -56,7 +60,7 @@ class Child:
         kind: `superlink`, `coordinator` or `site`.
         options: what it is told at its start, anew each time.
         home: its working folder, Flower's home.
-        log: file that takes what it prints.
+        log: file that takes what it prints, of at most LOG_LIMIT bytes, beside an earlier one.
         take: called with each frame, from a thread.
     """
 
@@ -74,7 +78,7 @@ class Child:
         self._python = interpreter()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Pipe | None = None
-        self._stop = threading.Event()
+        self._stop, self._writing = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"supervise-{kind}", daemon=True)
 
     def start(self) -> None:
@@ -128,21 +132,18 @@ class Child:
 
     def _live(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHONPATH", "FLWR_"))},
-            "FLWR_HOME": str(self._home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_LOG_LEVEL": "WARNING",
-            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-        }  # fmt: skip
-        with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                [self._python, "-P", str(Path(relay.__file__)), self.kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=log, env=environment, cwd=self._home, start_new_session=True,
-            )  # fmt: skip
+        environment = _environment(self.kind, self._home)
+        process = subprocess.Popen(
+            [self._python, "-P", str(Path(relay.__file__)), self.kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env=environment, cwd=self._home, start_new_session=True,
+        )  # fmt: skip
         self._process = process
         self.restarts += 1
-        if process.stdin is None or process.stdout is None:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
             raise OSError("no pipes")
+        errors: BinaryIO = process.stderr  # type: ignore[assignment]
+        reader = threading.Thread(target=self._keep, args=(errors,), name=f"log-{self.kind}", daemon=True)
+        reader.start()
         source: BinaryIO = process.stdout  # type: ignore[assignment]
         sink: BinaryIO = process.stdin  # type: ignore[assignment]
         try:
@@ -162,10 +163,37 @@ class Child:
         finally:
             self._pipe = None
             _end(process)
+            reader.join(_TERM)
+
+    def _keep(self, errors: BinaryIO) -> None:
+        """What the child prints goes to its log, until it ends; on a full disk it goes nowhere, and the child lives on."""
+        with errors:
+            while line := errors.readline(_LINE):
+                with contextlib.suppress(OSError):
+                    self._write(line)
 
     def _note(self, text: str) -> None:
-        with self._log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"event": "supervisor", "text": text}) + "\n")
+        self._write((json.dumps({"event": "supervisor", "text": text}) + "\n").encode())
+
+    def _write(self, line: bytes) -> None:
+        with self._writing:
+            with contextlib.suppress(FileNotFoundError):
+                if self._log.stat().st_size + len(line) > LOG_LIMIT:
+                    self._log.replace(self._log.with_name(f"{self._log.name}.1"))
+            with self._log.open("ab") as log:
+                log.write(line)
+
+
+def _environment(kind: str, home: Path) -> dict[str, str]:
+    """What a child sees. A site's relay takes the proxy that this process was given; the others stay on this machine."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHONPATH", "FLWR_"))}
+    if kind != "site":
+        # with a no_proxy of its own, a system's settings are not asked either
+        kept = {name: value for name, value in kept.items() if not name.lower().endswith("_proxy")} | {"no_proxy": "*"}
+    return kept | {
+        "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_LOG_LEVEL": "WARNING",
+        "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+    }  # fmt: skip
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -33,6 +33,13 @@ def alone(job: Job) -> Job:
     )
 
 
+def alone_elsewhere(job: Job) -> Job:
+    """Each hospital by itself, between hospitals: as `alone`, and sums of its figures are of as many sites as the job wants."""
+    spec = job.participation
+    kept = {"fraction": 1.0, **{name: getattr(spec, name) for name in ("quorum", "deadline_seconds", "attempts")}}
+    return changed(alone(job), {"participation": kept, "evaluation.baselines": ()})
+
+
 def centralized(job: Job, sites: int) -> Job:
     """All records in one place: the same loop over one merged site.
 

@@ -7,11 +7,9 @@ from dataclasses import replace
 import torch
 
 from wardround.federation import messages
+from wardround.federation.schedule import CLASSES_INDEX
 from wardround.training.recipe import balanced
 from wardround.types import Channel, Engine, Round
-
-_INDEX = -(2**31)
-"""Of the exchange: below those that fit the preprocessing, so that no late answer passes for one to it."""
 
 
 def fit_class_weights(
@@ -26,7 +24,7 @@ def fit_class_weights(
         deadline: seconds to wait.
         quorum: fewest sites in the sum; QuorumLost where there are fewer.
     """
-    request = messages.ask_for(messages.CLASSES, replace(round, index=_INDEX), {})
+    request = messages.ask_for(messages.CLASSES, replace(round, index=CLASSES_INDEX), {})
     counts = torch.zeros(classes, dtype=torch.float64)
     for total in channel.collect(engine, request, engine.sites, deadline, quorum):
         counts += total.sums["classes"]["rows"]

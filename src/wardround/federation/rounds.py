@@ -9,8 +9,8 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,19 +18,22 @@ import torch
 from wardround import streams
 from wardround.aggregation import registry as aggregation
 from wardround.algorithms import registry as algorithms
+from wardround.algorithms.fedavg import FedAvg
 from wardround.config.job import Job
 from wardround.data.preprocess import Preprocessing
 from wardround.data.standardize import Fitted, fitted_from_json
-from wardround.errors import ConfigError, QuorumLost, RunError, StorageError
-from wardround.federation import messages
+from wardround.errors import ConfigError, MessageError, QuorumLost, RunError, StorageError
+from wardround.federation import answers, messages
+from wardround.federation.by_site import SiteFigures
 from wardround.federation.class_weights import fit_class_weights
 from wardround.federation.metering import Metered
 from wardround.federation.preprocess import fit_pictures, fit_preprocessing
+from wardround.federation.schedule import cohort_of, quorum_of, round_of
 from wardround.federation.site import Network
+from wardround.plain import plain
 from wardround.store.group import GroupCommit
 from wardround.store.run import Run
-from wardround.training.optimizers import learning_rate
-from wardround.training.tables import Table, from_sums, measure
+from wardround.training.tables import Cut, Table, from_sums, measure
 from wardround.types import (
     SPLITS,
     Arrays,
@@ -46,11 +49,12 @@ from wardround.types import (
     Server,
     Split,
     Total,
-    Work,
 )
 
 Listener = Callable[[Mapping[str, Json]], None]
-"""Called with one mapping an event: `event` is `setup`, `round` or `selected`."""
+"""Called with one mapping an event: `event` is `setup`, `round`, `retry`, `selected`, or, between hospitals, `site`: what is
+wrong with one."""
+_WORDS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +116,17 @@ class Federation:
         listener: told of progress.
         preprocessing: one already fitted, for a baseline that must see the same features; None fits it from the sites.
         start: a trained model to go on from, which is itself a candidate for the model that is kept; None begins anew.
+        strangers: whether to average what stays at the sites, for a site that took no part.
     """
 
     def __init__(
         self, job: Job, engine: Engine, channel: Channel, description: Description, run: Run,
         listener: Listener = lambda event: None, preprocessing: Fitted | None = None, start: Start | None = None,
+        *, strangers: bool = True,
     ) -> None:  # fmt: skip
         self.job, self.engine, self.channel = job, Metered(engine), channel
+        self._remote = getattr(engine, "remote", False)
+        self._strangers = strangers
         self._description, self._run, self._listen = description, run, listener
         self._given, self._start = preprocessing, start
         self._server_rule = algorithms.server_rule(job.algorithm)
@@ -130,7 +138,9 @@ class Federation:
         self._deadline = job.participation.deadline_seconds
         self._max_weight = 1.0
         self._class_weights: dict[str, list[float]] = {}
+        self._prepared: dict[str, Json] = {}
         self._counted: dict[str, int] = {}
+        self._best_yet: int | None = None
         self._spent = 0.0
         self._began = time.perf_counter()
 
@@ -160,19 +170,27 @@ class Federation:
         rows: dict[str, int] = {}
         request = Request(message=Message(stage=messages.ENROL))
         for reply in self._answers(request):
-            rows |= dict(zip(reply.sites, reply.message.arrays["rows"].tolist(), strict=True))
+            with self._naming(reply):
+                rows |= answers.rows_of(reply)
+        bound = self.job.aggregation.max_weight
+        above = sorted(site for site, n in rows.items() if bound is not None and n > bound)
+        if self._remote:
+            said = f"it has more rows than aggregation.max_weight = {bound}"
+            for site, text in (answers.absurd(rows) if bound is None else dict.fromkeys(above, said)).items():
+                self._name(site, "dropped", text)
+                del rows[site]
+            for site, text in answers.heavy(rows).items():
+                self._name(site, "weight", text)
+        elif above:
+            raise ConfigError(
+                f"aggregation.max_weight = {bound:g} is below the rows of {', '.join(above[:5])}: raise it"
+            )
         quorum = self._quorum(len(population))
         if len(rows) < quorum:
             raise QuorumLost(
                 f"{len(rows)} of {len(population)} sites answered at the start, and the quorum is {quorum}"
             )
-        bound = self.job.aggregation.max_weight
         self._max_weight = bound if bound is not None else float(2 ** math.ceil(math.log2(max(*rows.values(), 1, 1))))
-        above = sorted(site for site, n in rows.items() if n > self._max_weight)
-        if above:
-            raise ConfigError(
-                f"aggregation.max_weight = {self._max_weight:g} is below the rows of {', '.join(above[:5])}: raise it"
-            )
         columns = self._description.columns
         self._preprocessing = self._given
         if columns and self._preprocessing is None:
@@ -193,6 +211,8 @@ class Federation:
             self._class_weights = {"class_weights": found}
         self._prepare()
         server = self._initial()
+        if self._remote:
+            self.network.lighten()
         first = {
             "max_weight": self._max_weight,
             "preprocessing": self._preprocessing.to_json() if self._preprocessing else None,
@@ -219,7 +239,10 @@ class Federation:
         self._preprocessing = None if stored is None else fitted_from_json(stored)
         self._class_weights = {name: first[name] for name in ("class_weights",) if name in first}
         self._prepare()
-        if (first["executor"], first["reason"]) != (self._executor, self._reason):
+        if self._remote:
+            # machines of others may have changed, and their answers are words of theirs: a run does not end by them
+            self._executor, self._reason = first["executor"], first["reason"]
+        elif (first["executor"], first["reason"]) != (self._executor, self._reason):
             raise RunError(
                 f"{self._run.path}: sites trained as '{first['reason']}', and now as '{self._reason}': a resumed run keeps it"
             )
@@ -227,6 +250,7 @@ class Federation:
         self.engine.restore(sites, states)
         for index, record in enumerate(records[1:]):
             self._counted |= dict.fromkeys(self._participants(record), index)
+        self._best_yet = self._best(records)
         self._completed = len(records) - 1
         last = records[-1]
         self.channel.bind(self._run.id, last.get("channel"))
@@ -240,9 +264,12 @@ class Federation:
         given: Arrays = {**self._start.model.params, **self._start.model.buffers} if self._start else {}
         meta = {"preprocessing": stored, **self._class_weights}
         request = Request(message=Message(stage=messages.PREPARE, meta=meta, arrays=given))
+        self._prepared = {messages.PREPARED: messages.digest_of(request)} if self.channel.hides else {}
         kinds: dict[str, str] = {}
         for reply in self._answers(request):
-            kinds[reply.message.meta["executor"]] = reply.message.meta["reason"]
+            with self._naming(reply):
+                executor, why = answers.executor_of(reply)
+                kinds[executor] = why
         self._executor, self._reason = " and ".join(sorted(kinds)), "; ".join(kinds[kind] for kind in sorted(kinds))
         fitted = self._preprocessing
         shape = (len(fitted.names),) if isinstance(fitted, Preprocessing) else self._description.shape
@@ -250,12 +277,27 @@ class Federation:
             self.job, shape, len(self._description.classes), torch.device("cpu"), given,
             multilabel=self._description.multilabel,
         )  # fmt: skip
+        if self._remote and self._run.completed is not None:
+            self.network.lighten()
 
     def _answers(self, request: Request) -> Iterator[Reply]:
         """Every site's answer to a direct question; a late reply to an earlier request is passed over."""
         for reply in self.engine.ask(request, self.engine.sites, self._deadline):
             if reply.message.stage == request.message.stage:
                 yield reply
+
+    @contextmanager
+    def _naming(self, reply: Reply) -> Iterator[None]:
+        """A site that sends nonsense is named, and its answer passed over."""
+        try:
+            yield
+        except MessageError as error:
+            if not self._remote:
+                raise
+            self._name(", ".join(reply.sites), "dropped", str(error))
+
+    def _name(self, site: str, what: str, text: str) -> None:
+        self._tell("site", site=site, what=what, text=text)
 
     def _initial(self) -> Server:
         model = self.network.shared
@@ -275,7 +317,8 @@ class Federation:
             "round": index,
             "cohort": "all" if everyone else list(asked),
             "missing": _missing(asked, total.survivors),
-            "abstained": dict(total.abstained),
+            # a site's own words, where it is elsewhere
+            "abstained": {site: plain(str(why))[:_WORDS] for site, why in total.abstained.items() if site in asked},
             "train_loss": _ratio(total, "training"),
             "validation": self._validation(total, index),
             **self._of_channel(total),
@@ -283,7 +326,7 @@ class Federation:
         }
         done = index + 1
         self._records.append(record)
-        best = self._best(self._records)
+        best = self._best_yet = self._best(self._records)
         self._commits.add(done, record, server, sites, states, keep=() if best is None else (best,))
         self._completed = done
         self._tell("round", **record, survivors=len(total.survivors), asked=len(asked))
@@ -296,6 +339,8 @@ class Federation:
             raise ConfigError(
                 f"algorithm {rule.name}: combine gives {type(combined).__name__}, expected the Total that a server rule takes"
             )
+        if type(rule).absorb is not FedAvg.absorb:  # the server rule may use up what it is given
+            combined = replace(combined, sums={term: dict(arrays) for term, arrays in combined.sums.items()})
         moved = _server(mover.apply(server, combined, round), f"server rule {mover.name}: apply")
         return _server(rule.absorb(moved, total, round), f"algorithm {rule.name}: absorb")
 
@@ -303,7 +348,7 @@ class Federation:
         quorum = self._quorum(len(asked))
         arrays = messages.server_arrays(server)
         while True:
-            request = messages.ask_for(messages.TRAIN, round, arrays, self._counted)
+            request = messages.ask_for(messages.TRAIN, round, arrays, self._counted, **self._asked_with(messages.BEST))
             try:
                 return self._aggregate.combine(
                     self.channel.collect(self.engine, request, asked, self._deadline, quorum)
@@ -315,32 +360,16 @@ class Federation:
                 round = round.retried()
 
     def _cohort(self, index: int) -> tuple[str, ...]:
-        sites, spec = self.engine.sites, self.job.participation
-        size = spec.count if spec.count is not None else max(1, round(spec.fraction * len(sites)))
-        return streams.cohort(sites, self._keys, size, seed=self.job.seed, round=index)
+        return cohort_of(self.job, self.engine.sites, self._keys, index)
 
     def _quorum(self, asked: int) -> int:
-        return self.job.participation.quorum if self.job.participation.quorum is not None else min(2, asked)
+        return quorum_of(self.job, asked)
 
     def _round(self, index: int, cohort: int) -> Round:
-        training = self.job.training
-        steps, epochs = training.work
-        work = Work(
-            steps=steps,
-            epochs=epochs,
-            batch_size=training.batch_size,
-            learning_rate=learning_rate(training.optimizer, max(index, 0), training.rounds),
-        )
-        every = self.job.evaluation.every
-        return Round(
-            index=index,
-            population=len(self.engine.sites),
-            cohort=cohort,
-            work=work,
-            seed=self.job.seed,
-            max_weight=self._max_weight,
-            evaluate=(index > 0 or self._start is not None) and index % every == 0,
-        )
+        return round_of(
+            self.job, index, population=len(self.engine.sites), cohort=cohort, max_weight=self._max_weight,
+            trained=self._start is not None,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------ figures, selection
 
@@ -372,6 +401,14 @@ class Federation:
             ranked = [(v["loss"] if math.isfinite(v["loss"]) else math.inf, v["completed"]) for v in known]
         return min(ranked)[1] if ranked else None
 
+    def _told(self, name: str) -> dict[str, Json]:
+        """The best round so far, or the selected one, for sites that keep something of their own; {} where none does."""
+        return {name: self._best_yet} if self._best_yet is not None and self.network.initial_state else {}
+
+    def _asked_with(self, name: str) -> dict[str, Json]:
+        """What goes beside a task: `_told`, and how the sites were prepared where the channel binds its masks to that."""
+        return {**self._told(name), **self._prepared}
+
     def _select(self, server: Server) -> Outcome:
         """Judge the last model, then go back to the best one."""
         rounds = self.job.training.rounds
@@ -379,8 +416,9 @@ class Federation:
         if final is None:
             round = self._round(rounds, len(self.engine.sites))
             request = messages.ask_for(
-                messages.EVALUATE, round, messages.server_arrays(server), self._counted, splits=["validation"]
-            )
+                messages.EVALUATE, round, messages.server_arrays(server), self._counted, splits=["validation"],
+                **self._asked_with(messages.BEST),
+            )  # fmt: skip
             quorum = self._quorum(len(self.engine.sites))
             totals = self.channel.collect(self.engine, request, self.engine.sites, self._deadline, quorum)
             final = {"validation": self._validation(self._aggregate.combine(totals), rounds), **self._spending()}
@@ -389,6 +427,7 @@ class Federation:
         selected = rounds if best is None else best
         server, sites, states = self._run.restore(selected)
         self.engine.restore(sites, states)
+        self._best_yet = selected
         self._tell("selected", completed=selected)
         self.engine.up, self.engine.down = final["bytes_up"], final["bytes_down"]
         overlay = self._overlay_average()
@@ -407,10 +446,10 @@ class Federation:
         )
 
     def _overlay_average(self) -> Arrays:
-        if not self.network.local or self._start is not None:  # a stranger takes the model that others went on from
-            return {}
+        if not self._strangers or not self.network.local or self._start is not None:
+            return {}  # with a start, a stranger takes the model that others went on from
         round = self._round(self.job.training.rounds, len(self.engine.sites))
-        request = messages.ask_for(messages.OVERLAY, round, {}, self._counted)
+        request = messages.ask_for(messages.OVERLAY, round, {}, self._counted, **self._asked_with(messages.SELECTED))
         quorum = self._quorum(len(self.engine.sites))
         totals = self.channel.collect(self.engine, request, self.engine.sites, self._deadline, quorum)
         return self._aggregate.combine(totals).mean("overlay")
@@ -420,11 +459,37 @@ class Federation:
         sites = self.engine.sites
         request = messages.ask_for(
             messages.EVALUATE, self._round(self.job.training.rounds + 1, len(sites)),
-            messages.server_arrays(outcome.server), splits=list(SPLITS),
+            messages.server_arrays(outcome.server), self._counted, splits=list(SPLITS), **self._asked_with(messages.SELECTED),
         )  # fmt: skip
         totals = self.channel.collect(self.engine, request, sites, self._deadline, self._quorum(len(sites)))
         sums = self._aggregate.combine(totals).sums
         return {split: from_sums(sums[split]) for split in SPLITS}
+
+    def site_figures(
+        self, outcome: Outcome, threshold: Cut, model: str
+    ) -> tuple[dict[str, SiteFigures], dict[str, str]]:
+        """What each site says of the selected model on its own test rows, and why others say nothing that counts.
+
+        Args:
+            outcome: what was selected.
+            threshold: the decision threshold that pooled figures gave.
+            model: its name, one of `messages.MODELS`; the federation's is asked for before the others.
+        """
+        cut = list(threshold) if isinstance(threshold, tuple) else threshold
+        meta = {"model": model, "threshold": cut, **self._told(messages.SELECTED)}
+        message = Message(stage=messages.FIGURES, meta=meta, arrays=messages.server_arrays(outcome.server))
+        request = Request(message=message, facts={messages.COUNTED: self._counted})
+        classes = len(self._description.classes)
+        found, faults = dict[str, SiteFigures](), dict[str, str]()
+        for reply in self._answers(request):
+            site, said = reply.sites[0], reply.message.meta
+            if said.get("model") != model:
+                continue  # a late answer about another one
+            try:
+                found[site] = SiteFigures.from_json(said.get("figures"), classes)
+            except MessageError as error:
+                faults[site] = str(error)
+        return found, {site: faults.get(site, "no answer") for site in self.engine.sites if site not in found}
 
     def history(self) -> list[dict[str, Any]]:
         """One entry a round: training loss, the validation figures of the model *after* it, and what it cost so far."""

@@ -2,12 +2,14 @@
 
 A site's half of a round runs: evaluate the incoming model, train, let the rule finish, abstain where the update is not
 finite, write the result ahead, then hand it to the channel, which weighs and protects it. A site's new state stays pending
-until a later request says that its contribution was counted.
+until a later request says that its contribution was counted. A request that names the selected round takes the site back to
+its state as of then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,9 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from wardround.aggregation.finite import finite_sites
 from wardround.algorithms import registry as algorithms
+from wardround.algorithms.fedavg import FedAvg
 from wardround.algorithms.finetune import FineTune
 from wardround.config.job import Job
 from wardround.data import preprocess, standardize
@@ -25,18 +29,21 @@ from wardround.data.preprocess import Statistics
 from wardround.data.standardize import Fitted, Standardization, fitted_from_json
 from wardround.encoding import feedback, parcel
 from wardround.encoding.compress import compression_of
-from wardround.errors import ConfigError, DataError, MessageError
+from wardround.errors import ConfigError, DataError, MessageError, Refused
 from wardround.federation import messages
+from wardround.federation.by_site import Judged, SiteFigures, site_figures, threshold_from
 from wardround.federation.choice import choose_executor, choose_workers, convolves_apart
 from wardround.federation.records import Records
 from wardround.models import registry as models
 from wardround.store.states import SiteStates
+from wardround.training import memory
 from wardround.training.evaluate import Evaluator, aggregated, figures
 from wardround.training.executors import Sequential, Stacked
 from wardround.training.forward import Switches
 from wardround.training.loss import multilabel, scores
 from wardround.training.probe import Probe, probe
 from wardround.training.recipe import PLAIN, Recipe, recipe_of
+from wardround.training.tables import from_rows
 from wardround.types import (
     LOCAL,
     SCALE,
@@ -56,6 +63,11 @@ from wardround.types import (
 if TYPE_CHECKING:
     from wardround.training.workers import Workers
 
+Release = Callable[[str, str, SiteFigures, Judged], SiteFigures]
+"""What of a site's figures may leave it: of a model's name, the SHA-256 of what was asked, the figures, and their scores."""
+Seen = dict[str, dict[str, Judged]]
+"""Model -> site -> its scores, for what compares two models of a run on the same rows."""
+
 EXACT_TERMS = (SCALE, "buffers")
 """Terms of training that no encoding makes coarser: what undoes a rule's scale, and BatchNorm's statistics, of which a rounded
 or late variance would turn negative."""
@@ -72,11 +84,12 @@ class Network:
         start: parameters and buffers to begin with instead of the initial ones.
         multilabel: whether each class is a label of its own.
         recipe: how it trains.
+        light: whether the module keeps no values of its own of what the server holds; they go when it is probed.
     """
 
     def __init__(
         self, job: Job, shape: tuple[int, ...], classes: int, device: torch.device, start: Arrays | None = None,
-        *, multilabel: bool = False, recipe: Recipe = PLAIN,
+        *, multilabel: bool = False, recipe: Recipe = PLAIN, light: bool = False,
     ) -> None:  # fmt: skip
         dtype = torch.float64 if job.training.dtype == "float64" else torch.float32
         self.module = models.build(job.model, shape, classes, seed=job.seed, dtype=dtype, multilabel=multilabel).to(
@@ -103,13 +116,30 @@ class Network:
         self.initial_state: Arrays = {name: value.cpu() for name, value in initial.items()}
         self.parameters = sum(v.numel() for v in whole.params.values())
         self.given = models.given_to(self.module)
-        self._job, self._shape, self._device, self._recipe = job, shape, device, recipe
+        self._job, self._shape, self._device, self._recipe, self._light = job, shape, device, recipe, light
+
+    def lighten(self) -> None:
+        """Let go of the values of what the server holds: whoever uses the module gives it them."""
+        params = {name: value.to("meta") for name, value in self.shared.params.items()}
+        self.shared = replace(self.shared, params=params)
+        light: dict[int, nn.Parameter] = {}  # tied parameters stay tied
+        for name, value in list(self.module.named_parameters(remove_duplicate=False)):
+            if name in params and id(value) not in light:
+                light[id(value)] = nn.Parameter(params[name], requires_grad=value.requires_grad)
+            if id(value) in light:
+                owner, _, leaf = name.rpartition(".")
+                setattr(self.module.get_submodule(owner), leaf, light[id(value)])
 
     @cached_property
     def _choice(self) -> tuple[Probe, bool, str]:
         apart = convolves_apart(self._job, self._shape, self._device)
         stack = False if self._job.engine.executor == "sequential" else None if apart else True
-        found = probe(self.module, self._shape, stack=stack)
+        trial = self.module
+        if self._light:  # the values themselves are tried, which nobody else needs
+            own = {id(value): value for name, value in trial.named_parameters() if name in self.shared.params}
+            trial = copy.deepcopy(trial, own)
+            self.lighten()
+        found = probe(trial, self._shape, stack=stack, copies=not self._light)
         return found, *choose_executor(self._job, found, self._shape, self._device)
 
     @property
@@ -146,12 +176,25 @@ class Host:
         states: what each site keeps between rounds.
         half: the site's side of the channel.
         device: where training runs.
+        release: what of finished figures may leave; None: all, for sites of this process.
+        seen: scores of this run's models, shared by their hosts.
+        arms: makes the host of another model of the run, by name; None: there is none.
+        tasks: additive tasks that are answered.
+        light: whether the module keeps no values of its own of what the server holds; see `Network.lighten`.
     """
 
-    def __init__(self, job: Job, records: Records, states: SiteStates, half: SiteHalf, device: torch.device) -> None:
+    def __init__(
+        self, job: Job, records: Records, states: SiteStates, half: SiteHalf, device: torch.device, *,
+        release: Release | None = None, seen: Seen | None = None, arms: Callable[[str], Host] | None = None,
+        tasks: Collection[str] = messages.TASKS, light: bool = False,
+    ) -> None:  # fmt: skip
         self.job, self.records, self.states = job, records, states
         self._half, self._device = half, device
+        self._figures_leave, self._seen = release, {} if seen is None else seen
+        self._make_arm, self._arms, self._tasks = arms, dict[str, Host](), tasks
+        self._light = light
         self._network: Network | None = None
+        self._prepared = ""
         self._workers: Workers | None = None
         self.own: dict[str, Fitted] = {}
 
@@ -169,20 +212,44 @@ class Host:
 
     def close(self) -> None:
         """Remove what worker processes shared."""
+        for other in self._arms.values():
+            other.close()
         if self._workers is not None:
             self._workers.close()
+
+    def arm(self, name: str) -> Host:
+        """The host of another model of the run.
+
+        Raises:
+            MessageError: there is none of that name.
+        """
+        if name not in self._arms:
+            if self._make_arm is None:
+                raise MessageError(
+                    f"a message is for the model {name!r:.80}, and this run has none beside the federation's"
+                )
+            self._arms[name] = self._make_arm(name)
+        return self._arms[name]
 
     def answer(self, request: Request, sites: tuple[str, ...]) -> Iterator[Reply]:
         """Answer one request for `sites`.
 
         Raises:
-            MessageError: a stage or a task that this site does not know.
+            MessageError: a stage, a task or a model that this site does not know.
         """
+        arm, request = messages.without_arm(request)
+        if arm is not None:
+            for reply in self.arm(arm).answer(request, sites):
+                yield messages.of_arm(reply, arm)
+            return
         stage = request.message.stage
         if stage == messages.CONTRIBUTE:
             yield from self._contribute(request, sites)
             return
-        direct = {messages.ENROL: self._enrol, messages.PREPARE: self._prepare, messages.RELEASE: self._release}
+        direct = {
+            messages.ENROL: self._enrol, messages.PREPARE: self._prepare, messages.RELEASE: self._release,
+            messages.FIGURES: self._by_site,
+        }  # fmt: skip
         method = direct.get(stage) or self._half.stages().get(stage)
         if method is None:
             raise MessageError(f"stage {stage!r} is unknown here: server and site run different versions or channels")
@@ -197,6 +264,7 @@ class Host:
     def _prepare(self, sites: tuple[str, ...], request: Request) -> Iterator[Reply]:
         """Receive the preprocessing, turn rows into tensors and build the model: once a process."""
         if self._network is None:
+            self._prepared = messages.digest_of(request)
             stored = request.message.meta["preprocessing"]
             shared = None if stored is None else fitted_from_json(stored)
             spec = self.job.data.preprocessing
@@ -217,7 +285,7 @@ class Host:
                 )
             self._network = Network(
                 self.job, self.records.row_shape, classes, self._device, given,
-                recipe=recipe, multilabel=self.records.description.multilabel,
+                recipe=recipe, multilabel=self.records.description.multilabel, light=self._light,
             )  # fmt: skip
             self._check_model(self._network, classes)
             self._spread(self._network)
@@ -284,8 +352,55 @@ class Host:
         return preprocess.fit(columns, first, second, spec, gaps=shared.gaps)
 
     def _release(self, sites: tuple[str, ...], request: Request) -> Iterator[Reply]:
-        """Row scores and labels of a split: only a process that holds all records is ever asked."""
+        """Row scores and labels of a split: only a process that holds all records is ever asked.
+
+        Raises:
+            Refused: the job says that they stay.
+        """
+        if self.job.evaluation.release_scores is False:
+            raise Refused("scores of single rows stay here: evaluation.release_scores is false")
         split: Split = request.message.meta["split"]
+        for site, (likely, labels) in self._scores(sites, request, split).items():
+            arrays = {"scores": likely, "labels": labels}
+            yield Reply(sites=(site,), message=Message(stage=messages.RELEASE, meta={"split": split}, arrays=arrays))
+
+    def _by_site(self, sites: tuple[str, ...], request: Request) -> Iterator[Reply]:
+        """Finished figures of each site's own test rows, as far as they may leave.
+
+        Raises:
+            Refused: the job asks for none.
+            MessageError: a model is to be compared with the federation's, whose figures were not asked for yet.
+        """
+        spec, meta = self.job.evaluation, request.message.meta
+        if not spec.site_figures:
+            raise Refused("figures of this site alone stay here: evaluation.site_figures is false")
+        model = meta.get("model")
+        if model not in messages.MODELS:
+            raise MessageError(f"figures of the model {model!r:.80} are unknown here")
+        cut = threshold_from(meta.get("threshold"), len(self.records.description.classes))
+        self._settle(request, sites, -1)
+        found = {
+            site: Judged(table=from_rows(likely.numpy(), labels.numpy()), threshold=cut)
+            for site, (likely, labels) in self._scores(sites, request, "test").items()
+        }
+        for site, judged in found.items():
+            own = model == messages.FEDERATED
+            against = None if own else self._seen.get(messages.FEDERATED, {}).get(site)
+            if not own and against is None:
+                raise MessageError(
+                    "figures of the federation's model come first: ask for them, then for those beside it"
+                )
+            figures = site_figures(site, self.records, judged, against, resamples=spec.bootstrap, seed=self.job.seed)
+            if self._figures_leave is not None:
+                figures = self._figures_leave(model, messages.digest_of(request), figures, judged)
+            self._seen.setdefault(model, {})[site] = judged
+            said = {"model": model, "figures": figures.to_json()}
+            yield Reply(sites=(site,), message=Message(stage=messages.FIGURES, meta=said))
+
+    def _scores(
+        self, sites: tuple[str, ...], request: Request, split: Split
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Scores and labels of the rows (or groups) of each site, under the model that came with a request."""
         server = messages.server_from(self._here(request.message.arrays))
         states = self._read(sites)
         logits, labels, owner = self._evaluator.logits(server.model, states, self.records.rows(sites, split))
@@ -293,10 +408,8 @@ class Host:
         groups = self.records.groups(sites, split)
         if groups is not None:
             likely, labels, owner = aggregated(likely, labels, owner, groups, self.job.evaluation.aggregate)
-        for k, site in enumerate(sites):
-            mine = torch.from_numpy(owner == k)
-            arrays = {"scores": likely[mine], "labels": labels[mine]}
-            yield Reply(sites=(site,), message=Message(stage=messages.RELEASE, meta={"split": split}, arrays=arrays))
+        own = [torch.from_numpy(owner == k) for k in range(len(sites))]
+        return {site: (likely[mine], labels[mine]) for site, mine in zip(sites, own, strict=True)}
 
     # ------------------------------------------------------------------------------------------------ additive tasks
 
@@ -304,20 +417,27 @@ class Host:
         message = request.message
         round = messages.round_from(message.meta)
         task = message.meta["task"]
-        if task not in messages.TASKS:
+        if task not in self._tasks:
             raise MessageError(f"task {task!r} is unknown here: server and site run different versions")
-        if task == messages.TRAIN and round.index < self.states.pending_round(sites):
+        if task == messages.TRAIN and round.index < self.states.earliest_round(sites):
             return  # an old request, delivered late: to answer would forget what is pending
         if task not in (messages.STATISTICS, messages.CLASSES):
-            counted = request.facts.get("counted", {})
-            self.states.settle(sites, counted, round.index if task == messages.TRAIN else -1)
+            self._check_prepared(message)
+        if task not in (messages.STATISTICS, messages.CLASSES):
+            self._settle(request, sites, round.index if task == messages.TRAIN else -1)
         if task == messages.STATISTICS:
             contribution = self._statistics(sites, message)
         elif task == messages.CLASSES:
             contribution = self._class_counts(sites)
         elif task == messages.TRAIN:
+            question = messages.question_of(message)
             written = self.states.staged_reply(round.index)
-            contribution = messages.contribution_from(written) if written else self._train(sites, message, round)
+            if written is not None and written.meta.get(messages.ANSWERS) == question:
+                contribution = messages.contribution_from(written)
+            else:
+                contribution = self._train(sites, message, round, question)
+                if self._light:
+                    memory.give_back()  # before the channel makes of it what is sent
         elif task == messages.EVALUATE:
             server = messages.server_from(self._here(message.arrays))
             states = self._read(sites)
@@ -334,9 +454,31 @@ class Host:
             contribution, _ = messages.without_non_finite(contribution)
         yield from self._half.contribute(contribution, request)
 
-    def _train(self, sites: tuple[str, ...], message: Message, round: Round) -> Contribution:
+    def _check_prepared(self, message: Message) -> None:
+        """Whether a request is for sites that were prepared as these were, which a channel may insist that it says.
+
+        Raises:
+            MessageError: it is not, or does not say.
+        """
+        said = message.meta.get(messages.PREPARED)
+        if said != self._prepared and (said is not None or getattr(self._half, "binds", False)):
+            raise MessageError(
+                f"a task is for sites that were prepared with {said!r:.80}, and here it was {self._prepared!r}: the server told "
+                "sites different things, or differs in its version; submit the job anew"
+            )
+
+    def _settle(self, request: Request, sites: tuple[str, ...], current: int) -> None:
+        meta, counted = request.message.meta, request.facts.get(messages.COUNTED, {})
+        selected = meta.get(messages.SELECTED)
+        self.states.settle(sites, counted, current, meta.get(messages.BEST) if selected is None else selected)
+        if selected is not None:
+            self.states.rewind(sites, selected)
+
+    def _train(self, sites: tuple[str, ...], message: Message, round: Round, question: str) -> Contribution:
         network = self.network
         server = messages.server_from(self._here(message.arrays))
+        if type(network.rule).correct is not FedAvg.correct:  # which may look at the server's model in each step
+            server = messages.in_memory(server)
         states, residuals = feedback.split(self._read(sites))
         terms: dict[str, Term] = {}
         if round.evaluate:
@@ -367,7 +509,7 @@ class Host:
         staged = sites if whole else tuple(s for s, fine in zip(sites, good.tolist(), strict=True) if fine)
         kept = states if whole else {n: v[good.to(v.device)] for n, v in states.items()}
         kept = {name: value.cpu() for name, value in kept.items()}
-        self.states.stage(round.index, staged, kept, reply=messages.contribution_message(contribution))
+        self.states.stage(round.index, staged, kept, reply=messages.contribution_message(contribution, question))
         return contribution
 
     def _figures(self, model: ModelState, states: Arrays, sites: tuple[str, ...], split: Split) -> Term:
@@ -421,7 +563,9 @@ class Host:
     def _read(self, sites: tuple[str, ...]) -> Arrays:
         return self._here(self.states.read(sites, self.network.initial_state))
 
-    def _here(self, arrays: Mapping[str, torch.Tensor]) -> Arrays:
+    def _here(self, arrays: Arrays) -> Arrays:
+        if self._device.type == "cpu":
+            return arrays  # where they are: of a long message in a file, until each is used
         return {name: value.to(self._device) for name, value in arrays.items()}
 
 

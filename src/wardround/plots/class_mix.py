@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from wardround.plots import canvas
-from wardround.plots.labels import count_of, multilabel, printable, site_rows
+from wardround.plots.labels import count_of, multilabel, printable, site_rows, told_counts
 from wardround.plots.partition import class_names, legend_columns, rows_of
 from wardround.plots.sites import MANY_SITES
 from wardround.plots.theme import Theme
@@ -33,7 +33,7 @@ def class_mix(result: Mapping[str, Json], theme: Theme) -> Figure | None:
     classes = class_names(result)
     counts = {
         site: [sum(rows_of(splits, split, label) for split in SPLITS) for label in range(len(classes))]
-        for site, splits in (result.get("partition") or {}).items()
+        for site, splits in told_counts(result).items()
     }
     if not any(map(sum, counts.values())):
         return None

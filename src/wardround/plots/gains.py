@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wardround.plots import canvas
 from wardround.plots.estimate import Estimate, estimate
 from wardround.plots.labels import LOWER_IS_BETTER, count_of, printable, titles
-from wardround.plots.sites import MANY_SITES, site_names
+from wardround.plots.sites import MANY_SITES, telling
 from wardround.plots.theme import Theme
 from wardround.types import Json
 
@@ -28,7 +28,7 @@ def gain_by_site(
     blocks = ((result.get("gain") or {}).get(baseline) or {}).get("sites") or {}
     known = {name: {site: found for site, block in blocks.items() if (found := estimate(block, name))}
              for name in (metric, "accuracy")}  # fmt: skip
-    shown = metric if 2 * len(known[metric]) >= len(site_names(result)) else "accuracy"
+    shown = metric if 2 * len(known[metric]) >= len(telling(result)) else "accuracy"
     gains = dict(sorted(known[shown].items(), key=lambda item: item[1].value))
     if not gains:
         return None

@@ -74,10 +74,17 @@ def class_rows(result: Mapping[str, Json], model: str) -> list[float]:
 
 
 def site_rows(result: Mapping[str, Json], site: str, split: str) -> int:
-    """Rows of a split at a site."""
-    if multilabel(result):
-        return int(((result.get("rows") or {}).get(site) or {}).get(split) or 0)
+    """Rows of a split at a site; 0 where it does not tell them."""
+    own = (result.get("rows") or {}).get(site)
+    if own is not None:
+        return int(own.get(split) or 0)
     return int(sum(((result.get("partition") or {}).get(site) or {}).get(split) or ()))
+
+
+def told_counts(result: Mapping[str, Json]) -> dict[str, Mapping[str, Json]]:
+    """The partition without the sites that withhold a count."""
+    parts: Mapping[str, Mapping[str, Json]] = result.get("partition") or {}
+    return {site: part for site, part in parts.items() if not any(None in counts for counts in part.values())}
 
 
 def titles(result: Mapping[str, Json]) -> Mapping[str, str]:

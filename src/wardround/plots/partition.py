@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from wardround.plots import canvas
-from wardround.plots.labels import count_of, multilabel, printable
+from wardround.plots.labels import count_of, multilabel, printable, told_counts
 from wardround.plots.sites import MANY_SITES
 from wardround.plots.theme import Theme
 from wardround.types import SPLITS, Json
@@ -50,7 +50,7 @@ def partition(result: Mapping[str, Json], theme: Theme) -> Figure | None:
 
     More than 40 sites are 40 groups in order of size, each drawn as the mean of its sites.
     """
-    sites: Mapping[str, Mapping[str, Json]] = result.get("partition") or {}
+    sites = told_counts(result)
     if not sites or not class_names(result):
         return None
     many = len(sites) > MANY_SITES

@@ -22,10 +22,23 @@ MANY_SITES = 40
 
 
 def site_names(result: Mapping[str, Json]) -> list[str]:
-    """Sites of the partition, in its order, and after them any that only the figures know."""
-    known = list(result.get("partition") or {})
+    """Sites of the partition, in its order, and after them any that only the figures know, or that told none."""
     figures = (result.get("federated") or {}).get("sites") or {}
-    return known + [site for site in figures if site not in (result.get("partition") or {})]
+    silent = ((result.get("by_site") or {}).get("withheld") or {}).get("federated") or {}
+    return list(dict.fromkeys([*(result.get("partition") or {}), *figures, *silent]))
+
+
+def telling(result: Mapping[str, Json]) -> list[str]:
+    """Sites that do not withhold their figures."""
+    figures = (result.get("federated") or {}).get("sites") or {}
+    silent = ((result.get("by_site") or {}).get("withheld") or {}).get("federated") or {}
+    return [site for site in site_names(result) if site in figures or site not in silent]
+
+
+def site_count(result: Mapping[str, Json]) -> int:
+    """The number of sites; where none is named, as many as a round asked at most."""
+    rounds = (result.get("history") or {}).get("federated") or ()
+    return len(site_names(result)) or max((int(entry.get("cohort") or 0) for entry in rounds), default=0)
 
 
 @canvas.isolated

@@ -12,7 +12,7 @@ from pathlib import Path
 from wardround.plots.estimate import Estimate, number
 from wardround.plots.labels import count_of, multilabel
 from wardround.plots.partition import class_names
-from wardround.report import account, classes, fairness, held_out, numbers, operating, tables
+from wardround.report import account, classes, fairness, held_out, numbers, operating, tables, withheld
 from wardround.report.headline import headline
 from wardround.types import SPLITS, Json
 
@@ -170,7 +170,7 @@ def _classes(result: Mapping[str, Json]) -> list[str]:
 def _fairness(result: Mapping[str, Json]) -> list[str]:
     rows = fairness.fairness(result)
     if not rows:
-        return []
+        return _bullets(withheld.sentences(result))
     lines = [
         "| | model | mean | standard deviation | spread | worst tenth | worst |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -180,7 +180,11 @@ def _fairness(result: Mapping[str, Json]) -> list[str]:
             numbers.plain(n) for n in (row.mean, row.deviation, row.spread, row.worst_tenth, row.worst)
         )
         lines.append(f"| {row.metric} | {row.model} | {figures} ({_safe(row.worst_site)}) |")
-    return [*lines, "", *_bullets(fairness.who_gains(result, tables.site_metric(result)))]
+    return [
+        *lines,
+        "",
+        *_bullets([*fairness.who_gains(result, tables.site_metric(result)), *withheld.sentences(result)]),
+    ]
 
 
 def _held_out(result: Mapping[str, Json]) -> list[str]:
@@ -202,9 +206,11 @@ def _cell(figure: Estimate | None) -> str:
 
 def _limits(result: Mapping[str, Json]) -> list[str]:
     rows = tables.partition(result)
-    tested = sum(rows[-1].splits[SPLITS.index("test")]) if rows else 0
+    counts = rows[-1].splits[SPLITS.index("test")] if rows else ()
+    tested = sum(count or 0 for count in counts)
+    what = "rows" if None in counts else count_of(tested, "row")
     limits = [
-        f"Tested on {count_of(tested, 'row')} from the same sites that trained it; figures elsewhere may differ.",
+        f"Tested on {what} from the same sites that trained it; figures elsewhere may differ.",
         "Figures of groups of patients (by sex, age or origin) were not computed.",
         "Calibration and threshold belong to the class frequencies of these data.",
     ]

@@ -60,7 +60,7 @@ def absent(result: Mapping[str, Json]) -> str:
         return ""
     parts = result.get("partition") or {}
     lacking = {
-        site: [names[label] for label, rows in enumerate(part.get("test") or ()) if not rows and label < len(names)]
+        site: [names[label] for label, rows in enumerate(part.get("test") or ()) if rows == 0 and label < len(names)]
         for site, part in parts.items()
         if any(part.get("test") or ())
     }

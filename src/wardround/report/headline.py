@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from wardround.plots.estimate import Estimate, estimate, pooled
 from wardround.plots.labels import LOWER_IS_BETTER, METRICS, count_of, multilabel, titles
-from wardround.plots.sites import site_names
+from wardround.plots.sites import site_count
 from wardround.report import numbers
 from wardround.types import Json
 
@@ -55,7 +55,7 @@ def headline(result: Mapping[str, Json]) -> list[str]:
 
 
 def _level(result: Mapping[str, Json], figure: Estimate, metric: str) -> str:
-    sites = count_of(len(site_names(result)), "site")
+    sites = count_of(site_count(result), "site")
     own = ", each site's rows scored by that site's own personalised model" if result.get("personalized") else ""
     name = _name(metric, titles(result)[metric])
     return f"On the pooled test rows of {sites}, the federated model has {name} {_with_interval(figure)}{own}."

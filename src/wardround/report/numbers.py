@@ -68,6 +68,6 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def share(part: int, total: int) -> str:
+def share(part: int | None, total: int | None) -> str:
     """A share in per cent; undefined of nothing."""
-    return f"{100 * part / total:.0f} %" if total else UNDEFINED
+    return f"{100 * part / total:.0f} %" if total and part is not None else UNDEFINED

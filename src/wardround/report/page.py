@@ -12,8 +12,20 @@ import yaml
 from wardround.plots.estimate import Estimate, estimate, number, pooled
 from wardround.plots.labels import count_of, many_classes, multilabel, titles
 from wardround.plots.partition import class_names
-from wardround.plots.sites import MANY_SITES, site_names
-from wardround.report import account, classes, evidence, fairness, held_out, numbers, operating, skews, tables, target
+from wardround.plots.sites import MANY_SITES, site_count
+from wardround.report import (
+    account,
+    classes,
+    evidence,
+    fairness,
+    held_out,
+    numbers,
+    operating,
+    skews,
+    tables,
+    target,
+    withheld,
+)
 from wardround.report.card import write_card
 from wardround.report.figures import DRAWN, Picture, pictures
 from wardround.report.headline import headline, main_metric, reading
@@ -125,6 +137,7 @@ def _facts(result: Mapping[str, Json]) -> dict[str, Any]:
         "who_gains": fairness.who_gains(result, tables.site_metric(result)),
         "target": target.target(result),
         "sites": site_rows,
+        "withheld": withheld.sentences(result),
         "site_metric": titles(result)[tables.site_metric(result)],
         "spreads": tables.spreads(result, site_rows) if many else [],
         "many": many,
@@ -155,7 +168,7 @@ def _subtitle(result: Mapping[str, Json]) -> str:
     dataset = result.get("dataset") or {}
     parts = (
         dataset.get("title") or dataset.get("name"),
-        count_of(len(site_names(result)), "site"),
+        count_of(site_count(result), "site"),
         (job.get("algorithm") or {}).get("name"),
         (result.get("model") or {}).get("name"),
     )
@@ -181,7 +194,8 @@ def _key_figures(result: Mapping[str, Json]) -> list[tuple[str, str, str]]:
             tiles.append((title, numbers.signed(difference.value), ", ".join(word for word in words if word)))
     rows = tables.partition(result)
     if rows:
-        tiles.append(("Sites", numbers.whole(len(site_names(result))), f"{numbers.whole(rows[-1].total)} rows"))
+        beside = "rows withheld" if rows[-1].total is None else f"{numbers.whole(rows[-1].total)} rows"
+        tiles.append(("Sites", numbers.whole(site_count(result)), beside))
     kept = f"round {result.get('selected_round')} kept"
     tiles.append(("Rounds", numbers.whole(number(result.get("rounds"))), kept))
     up, down = (number(result.get(way)) for way in ("bytes_up", "bytes_down"))
@@ -207,7 +221,7 @@ def _stated(figure: Estimate | None) -> tuple[str, str]:
 def _communication(result: Mapping[str, Json]) -> list[tuple[str, float | None, float | None, float | None]]:
     """Title; bytes up, down and in all: totals, then means a round, a site, and a round and site."""
     up, down = (number(result.get(way)) for way in ("bytes_up", "bytes_down"))
-    rounds, sites = int(result.get("rounds") or 0), len(site_names(result))
+    rounds, sites = int(result.get("rounds") or 0), site_count(result)
     rows: list[tuple[str, float | None, float | None, float | None]] = []
     for title, divisor in (
         ("Whole run", 1),
@@ -229,9 +243,7 @@ def _participation(result: Mapping[str, Json]) -> str:
     missed = [row for row in rounds if row.survivors < row.cohort]
     asked = sorted({row.cohort for row in rounds})
     whom = str(asked[0]) if len(asked) == 1 else f"{asked[0]} to {asked[-1]}"
-    text = (
-        f"{count_of(len(rounds), 'recorded round')}; each asked {whom} of {count_of(len(site_names(result)), 'site')}. "
-    )
+    text = f"{count_of(len(rounds), 'recorded round')}; each asked {whom} of {count_of(site_count(result), 'site')}. "
     if not missed:
         return text + "Every site asked was counted in every one of them."
     worst = min(missed, key=lambda row: row.survivors / row.cohort)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
 from wardround.plots.estimate import Estimate, estimate, number, of_site
 from wardround.plots.labels import METRICS, MODELS, multilabel, site_rows, titles
 from wardround.plots.partition import class_names, rows_of
-from wardround.plots.sites import site_names, summary_metric
+from wardround.plots.sites import site_names, summary_metric, telling
+from wardround.report import withheld
 from wardround.report.headline import reading
 from wardround.types import SPLITS, Json
 
@@ -39,16 +40,17 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteRow:
-    """One site's test figures in the chosen metric and in accuracy."""
+    """One site's test figures in the chosen metric and in accuracy; `withheld` is why it does not tell some of them."""
 
     name: str
-    test_rows: int
+    test_rows: int | None
     federated: Estimate | None
     local: Estimate | None
     difference: Estimate | None
     accuracy: Estimate | None
     local_accuracy: Estimate | None
     majority: Estimate | None
+    withheld: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +65,16 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionRow:
-    """One site's rows: counts by class in each split, and in all."""
+    """One site's rows: counts by class in each split, and in all; None where a site withholds one."""
 
     name: str
-    splits: tuple[tuple[int, ...], ...]
-    classes: tuple[int, ...]
+    splits: tuple[tuple[int | None, ...], ...]
+    classes: tuple[int | None, ...]
 
     @property
-    def total(self) -> int:
+    def total(self) -> int | None:
         """Rows of all classes in all splits."""
-        return sum(self.classes)
+        return _sum(self.classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ def differences(result: Mapping[str, Json], baseline: str) -> list[Difference]:
 
 def site_metric(result: Mapping[str, Json]) -> str:
     """The metric of the per-site table: AUROC where at least half of the sites define it, else accuracy."""
-    return summary_metric(result, site_names(result), "auroc")
+    return summary_metric(result, telling(result), "auroc")
 
 
 def sites(result: Mapping[str, Json]) -> list[SiteRow]:
@@ -135,13 +137,14 @@ def sites(result: Mapping[str, Json]) -> list[SiteRow]:
     return [
         SiteRow(
             name=site,
-            test_rows=site_rows(result, site, "test"),
+            test_rows=_rows(result, site, "test"),
             federated=of_site(result, "federated", site, metric),
             local=of_site(result, "local", site, metric),
             difference=estimate(gains.get(site) or {}, metric),
             accuracy=of_site(result, "federated", site, "accuracy"),
             local_accuracy=of_site(result, "local", site, "accuracy"),
             majority=of_site(result, "majority", site, "accuracy"),
+            withheld=withheld.reason(result, site),
         )
         for site in site_names(result)
     ]
@@ -172,9 +175,9 @@ def partition(result: Mapping[str, Json]) -> list[PartitionRow]:
     labels = range(len(class_names(result)))
     rows = []
     for name, site in (result.get("partition") or {}).items():
-        splits = tuple(tuple(rows_of(site, split, label) for label in labels) for split in SPLITS)
+        splits = tuple(tuple(_count(site, split, label) for label in labels) for split in SPLITS)
         if multilabel(result):  # a row may count for several labels
-            splits = tuple((site_rows(result, name, split),) for split in SPLITS)
+            splits = tuple((_rows(result, name, split),) for split in SPLITS)
         rows.append(PartitionRow(name=name, splits=splits, classes=_add(splits)))
     if len(rows) > 1:
         splits = tuple(_add([row.splits[index] for row in rows]) for index in range(len(SPLITS)))
@@ -182,8 +185,27 @@ def partition(result: Mapping[str, Json]) -> list[PartitionRow]:
     return rows
 
 
-def _add(counts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    return tuple(sum(column) for column in zip(*counts, strict=True))
+def _add(counts: Sequence[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+    return tuple(_sum(column) for column in zip(*counts, strict=True))
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """The sum; None where a part is withheld, which the sum would give away."""
+    known = list(counts)
+    return None if None in known else sum(count for count in known if count is not None)
+
+
+def _count(site: Mapping[str, Json], split: str, label: int) -> int | None:
+    counts = site.get(split) or ()
+    return None if label < len(counts) and counts[label] is None else rows_of(site, split, label)
+
+
+def _rows(result: Mapping[str, Json], site: str, split: str) -> int | None:
+    """Rows of a split at a site; None where it does not tell them."""
+    own = (result.get("rows") or {}).get(site) or {}
+    if (split in own and own[split] is None) or (result.get("by_site") and not own):
+        return None
+    return site_rows(result, site, split)
 
 
 def rounds(result: Mapping[str, Json]) -> list[RoundRow]:

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,7 +39,7 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     write_pieces(path, [data], private=private)
 
 
-def write_pieces(path: Path, pieces: Sequence[Any], *, private: bool = False) -> None:
+def write_pieces(path: Path, pieces: Iterable[Any], *, private: bool = False) -> None:
     """Like `write_bytes`, for a content that lies in several buffers."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     state = "its earlier content, if any, is intact"
@@ -206,7 +206,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(path: Path, pieces: Sequence[Any], flags: int, mode: int = 0o666) -> None:
+def _write(path: Path, pieces: Iterable[Any], flags: int, mode: int = 0o666) -> None:
     descriptor = os.open(path, os.O_WRONLY | _BINARY | flags, mode)
     try:
         for piece in pieces:

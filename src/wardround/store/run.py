@@ -18,6 +18,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import repeat
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from wardround import config, wire
 from wardround.config import Job
+from wardround.content import Content, digest_of, of_file
 from wardround.errors import ConfigError, MessageError, RunError, StorageError, WardroundError
 from wardround.store import atomic
 from wardround.store.journal import Commit, Journal
@@ -381,7 +383,7 @@ class Run:
             StorageError: the disk cannot be written; the file's earlier content is intact.
         """
         path = self._target(name)
-        atomic.write_bytes(path, wire.pack(arrays, metadata))
+        atomic.write_pieces(path, wire.packed(arrays, metadata))
 
     def read_tensors(self, name: str) -> tuple[Arrays, dict[str, str]]:
         """The tensors (on the CPU) and metadata of a safetensors file of the run.
@@ -458,15 +460,16 @@ class Run:
         return self._save(_states_name(completed), Message(stage="states", meta=meta, arrays=states))
 
     def _save(self, name: str, message: Message) -> str:
-        data = wire.encode(message)
-        atomic.write_bytes(self.path / _CHECKPOINTS / name, data)
-        return hashlib.sha256(data).hexdigest()
+        pieces = wire.pieces(message)
+        atomic.write_pieces(self.path / _CHECKPOINTS / name, pieces)
+        return digest_of(pieces)
 
     def _load(self, name: str) -> Message:
-        data = self._read(f"{_CHECKPOINTS}/{name}")
-        self._check_bytes(name, hashlib.sha256(data).hexdigest())
+        data = self._content(f"{_CHECKPOINTS}/{name}")
+        self._check_bytes(name, data.digest)
         try:
-            return wire.decode(data)
+            message = wire.decode(data)
+            return replace(message, arrays=dict(message.arrays))
         except MessageError as error:
             raise RunError(f"{_CHECKPOINTS}/{name} in {self.path} is not a checkpoint: {error}") from error
 
@@ -529,9 +532,12 @@ class Run:
         return self.path / pure
 
     def _read(self, name: str) -> bytes:
+        return bytes(self._content(name))
+
+    def _content(self, name: str) -> Content:
         path = self._inside(name)
         try:
-            return path.read_bytes()
+            return of_file(path)
         except FileNotFoundError as error:
             raise RunError(f"{name} is absent from {self.path}: restore it from a backup") from error
         except OSError as error:

@@ -3,10 +3,16 @@
 A site that crashed after sending does not know whether the server counted it. So a round's new state (control
 variates, local layers) is only *staged*; the next request says `counted`, the last round that included the site, and
 *settles* it: the pending state becomes the committed one, stays pending (the same round is tried again), or is dropped.
+
+The server keeps the model of the best round so far, and may go back to it at the end. So a request also says `best`, the
+rounds completed when that model was made, and a site on its own disk keeps its state as of then beside its present one. The
+state as of c completed rounds is the one that its last counted round r <= c - 1 left. Which round is best can change between
+two requests only in favour of a newer one, so no third state is ever needed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -30,6 +36,7 @@ Sites = Sequence[str] | Rows
 
 _NONE = -1
 _REPLY = "reply/"
+_COMMITTED = re.compile(r"state-(\d{5,})\.safetensors")
 
 
 class SiteStates(Protocol):
@@ -66,8 +73,8 @@ class SiteStates(Protocol):
         """The reply kept with round `index`, where that round is pending and a reply was kept."""
         ...
 
-    def settle(self, sites: Sites, counted: Mapping[str, int], current: int) -> None:
-        """Learn which rounds counted.
+    def settle(self, sites: Sites, counted: Mapping[str, int], current: int, best: int | None = None) -> None:
+        """Learn which rounds counted, and which of the earlier states may be asked for again.
 
         A site's pending round p is committed where p == counted[site], else kept where p == current, else dropped.
 
@@ -75,11 +82,26 @@ class SiteStates(Protocol):
             sites: K sites.
             counted: site -> the last round that included it; absent where none did.
             current: the round that is now asked for.
+            best: rounds completed when the best model so far was made: the states as of then are kept for `rewind`; None
+                where there is none yet.
+
+        Raises:
+            StorageError: the disk cannot be changed; the same call does the rest.
         """
         ...
 
-    def pending_round(self, sites: Sites) -> int:
-        """The newest round that is pending at any of `sites`; -1 where there is none."""
+    def rewind(self, sites: Sites, completed: int) -> None:
+        """Go back to the states as of `completed` rounds, the `best` of the last `settle` or later; others are dropped.
+
+        Where an engine holds the states of all sites, its `restore` has done so, and nothing happens.
+
+        Raises:
+            StorageError: the disk cannot be changed; the same call does the rest.
+        """
+        ...
+
+    def earliest_round(self, sites: Sites) -> int:
+        """The first round that any of `sites` may still be asked for: a request for one before it came late."""
         ...
 
     def journal(self, index: int, sites: Sites) -> tuple[tuple[str, ...], Arrays]:
@@ -163,8 +185,8 @@ class StateTable:
         """None: a simulated site keeps no reply."""
         return None
 
-    def settle(self, sites: Sites, counted: Mapping[str, int], current: int) -> None:
-        """See `SiteStates.settle`."""
+    def settle(self, sites: Sites, counted: Mapping[str, int], current: int, best: int | None = None) -> None:
+        """See `SiteStates.settle`; earlier states are in the run's folder, so `best` is of no use here."""
         rows = self.rows(sites)
         pending = self._round[rows]
         if not (pending != _NONE).any():
@@ -186,9 +208,13 @@ class StateTable:
             self._has_state[winners] = True
         self._round[rows[won | (pending != current)]] = _NONE
 
-    def pending_round(self, sites: Sites) -> int:
-        """See `SiteStates.pending_round`."""
-        return int(self._round[self.rows(sites)].max(initial=_NONE))
+    def rewind(self, sites: Sites, completed: int) -> None:
+        """See `SiteStates.rewind`: the engine restores the whole table from the run's folder."""
+        self.rows(sites)
+
+    def earliest_round(self, sites: Sites) -> int:
+        """See `SiteStates.earliest_round`; in one process no request is late, and only what is pending is looked at."""
+        return int(self._round[self.rows(sites)].max(initial=0))
 
     def journal(self, index: int, sites: Sites) -> tuple[tuple[str, ...], Arrays]:
         """See `SiteStates.journal`."""
@@ -235,9 +261,15 @@ class StateTable:
 
 
 class StateFile:
-    """One site on its own disk: two files in one folder, each replaced in one step; any crash leaves a whole state.
+    """One site on its own disk: files in one folder, each made in one step; any crash leaves a whole state.
 
-    `pending.safetensors` holds the round, its states and the reply; being counted renames it `committed.safetensors`.
+        pending.safetensors        the newest round with its states and the reply
+        state-00005.safetensors    the committed states after 5 rounds, of which round 4 was the last to count here
+
+    Being counted renames the pending file. The committed file with the highest number is the present one, and the newest
+    with a number <= c is the state as of c rounds; where there is none it is the initial state. So a name is added first,
+    and then those are deleted that nobody can ask for any more: two files are left, or one. A crash in between leaves a few
+    more, which changes nothing.
     """
 
     def __init__(self, path: Path | str, site: str) -> None:
@@ -250,7 +282,6 @@ class StateFile:
         self.path = Path(path)
         self.site = site
         self.sites = (site,)
-        self._committed_file = self.path / "committed.safetensors"
         self._pending_file = self.path / "pending.safetensors"
         atomic.make_folder(self.path)
         atomic.sweep(self.path)
@@ -260,7 +291,8 @@ class StateFile:
     def read(self, sites: Sites, initial: Arrays) -> Arrays:
         """See `SiteStates.read`. Raises RunError where the file is damaged."""
         count = self._count(sites)
-        stored = self._load(self._committed_file) if count else None
+        committed = self._committed() if count else []
+        stored = self._load(self._file(committed[-1])) if committed else None
         if stored is None:
             return _broadcast(initial, count)
         states = _states(stored)
@@ -283,20 +315,35 @@ class StateFile:
         arrays = {n.removeprefix(_REPLY): v for n, v in stored.arrays.items() if n.startswith(_REPLY)}
         return Message(stage=stored.meta["reply"]["stage"], meta=stored.meta["reply"]["meta"], arrays=arrays)
 
-    def settle(self, sites: Sites, counted: Mapping[str, int], current: int) -> None:
+    def settle(self, sites: Sites, counted: Mapping[str, int], current: int, best: int | None = None) -> None:
         """See `SiteStates.settle`."""
-        if not self._count(sites) or self._round == _NONE:
+        if not self._count(sites):
             return
-        if self._round == counted.get(self.site, _NONE):
-            atomic.move(self._pending_file, self._committed_file)
+        if self._round != _NONE and self._round == counted.get(self.site, _NONE):
+            atomic.move(self._pending_file, self._file(self._round + 1))
             self._round = _NONE
-        elif self._round != current:
+        elif self._round not in (_NONE, current):
             atomic.remove(self._pending_file)
             self._round = _NONE
+        committed = self._committed()
+        self._keep(committed, {*committed[-1:], _as_of(committed, best)})
 
-    def pending_round(self, sites: Sites) -> int:
-        """See `SiteStates.pending_round`."""
-        return self._round if self._count(sites) else _NONE
+    def rewind(self, sites: Sites, completed: int) -> None:
+        """See `SiteStates.rewind`."""
+        if not self._count(sites):
+            return
+        atomic.remove(self._pending_file)
+        self._round = _NONE
+        committed = self._committed()
+        self._keep(committed, {_as_of(committed, completed)})
+
+    def earliest_round(self, sites: Sites) -> int:
+        """See `SiteStates.earliest_round`."""
+        return max(self._round, *self._committed(), 0) if self._count(sites) else 0
+
+    def counted_round(self, sites: Sites) -> int:
+        """The last round that this site was told it was counted in; -1 where there was none, or it was not told."""
+        return max(self._committed(), default=0) - 1 if self._count(sites) else _NONE
 
     def journal(self, index: int, sites: Sites) -> tuple[tuple[str, ...], Arrays]:
         """See `SiteStates.journal`."""
@@ -310,9 +357,21 @@ class StateFile:
         atomic.remove(self._pending_file)
         self._round = _NONE
         if count:
-            self._save(self._committed_file, _NONE, states, None)
-        else:
-            atomic.remove(self._committed_file)
+            self._save(self._file(0), _NONE, states, None)
+        self._keep(self._committed(), {0} if count else set())
+
+    def _file(self, completed: int) -> Path:
+        return self.path / f"state-{completed:05d}.safetensors"
+
+    def _committed(self) -> list[int]:
+        """Rounds completed when each committed file was made, ascending."""
+        found = map(_COMMITTED.fullmatch, atomic.names(self.path))
+        return sorted(int(match[1]) for match in found if match)
+
+    def _keep(self, committed: Sequence[int], needed: set[int | None]) -> None:
+        for number in committed:
+            if number not in needed:
+                atomic.remove(self._file(number))
 
     def _count(self, sites: Sites) -> int:
         """1 for this site, 0 for none; anybody else is an error."""
@@ -354,6 +413,13 @@ class StateFile:
 
 def _states(message: Message) -> Arrays:
     return {n.removeprefix("states/"): v for n, v in message.arrays.items() if not n.startswith(_REPLY)}
+
+
+def _as_of(committed: Sequence[int], completed: int | None) -> int | None:
+    """The newest of the ascending numbers that is not above `completed`; None where it is the initial state."""
+    if completed is None:
+        return None
+    return max((number for number in committed if number <= completed), default=None)
 
 
 def _index(rows: Rows) -> Tensor:

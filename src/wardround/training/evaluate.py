@@ -54,7 +54,8 @@ class Evaluator:
             elif local:
                 logits = self._personal(model, local, data, index, owner)
             else:
-                logits = self._in_blocks(model.params, model.buffers, data.features, index)
+                # read once, where they lie in a file
+                logits = self._in_blocks(dict(model.params), dict(model.buffers), data.features, index)
         return logits, data.labels[index], owner
 
     def losses(self, model: ModelState, states: Arrays, data: Rows) -> Tensor:

@@ -110,7 +110,7 @@ class _Executor:
                 )
         local = {n: v for n, v in {**params, **buffers}.items() if LOCAL + n in states}
         terms = {
-            "step": {n: params[n] - value for n, value in server.model.params.items()},
+            "step": {n: params.pop(n) - value for n, value in server.model.params.items()},
             "buffers": {n: buffers[n] - value for n, value in server.model.buffers.items()},
             **own,
         }

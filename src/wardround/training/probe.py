@@ -47,7 +47,7 @@ class Probe:
     channels_last: bool = False
 
 
-def probe(module: nn.Module, shape: Sequence[int], *, stack: bool | None = True) -> Probe:
+def probe(module: nn.Module, shape: Sequence[int], *, stack: bool | None = True, copies: bool = True) -> Probe:
     """Try a float64 copy of the module on random rows of the given shape; the module itself is not touched.
 
     Args:
@@ -55,12 +55,13 @@ def probe(module: nn.Module, shape: Sequence[int], *, stack: bool | None = True)
         shape: of a row.
         stack: whether to try it; None: only where there are no convolutions. Of a large network it takes gigabytes: the trial
             alone is two of the model, and stacking thirty.
+        copies: without it the module itself is tried, and has no values afterwards.
 
     Raises:
         ConfigError: the module cannot take rows of that shape, its output is not [rows, outputs], or its own `stacked`
             disagrees with its forward.
     """
-    trial = copy.deepcopy(module).double().cpu().train()
+    trial = (copy.deepcopy(module) if copies else module).double().cpu().train()
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(2, _ROWS, *shape, generator=draw, dtype=torch.float64)
     convolves = any(

@@ -86,14 +86,14 @@ class Group:
 
     def talk(self, index: int = 0, attempt: int = 0) -> Talk:
         exchange = Exchange.fresh(run=self.run, task="train", round={"index": index, "attempt": attempt}, part="values")
-        return Talk(engine=self.post, exchange=exchange, deadline=None)
+        return Talk(engine=self.post, exchange=exchange, deadline=None, asked=bytes(32))
 
     def ready(self, talk: Talk) -> None:
         self.carrier.setup(talk, self.names)
 
     def sealed(self, talk: Talk, site: str, elements: np.ndarray) -> Arrays:
         request = Request(message=Message(stage="contribute", meta={"exchange": talk.exchange.to_meta()}))
-        return self.post.halves[site].seal(site, elements, request)
+        return self.post.halves[site].seal(site, elements, request, talk.asked)
 
     def summed(self, talk: Talk, uploads: dict[str, np.ndarray]) -> CipherSum:
         total = self.carrier.accumulator(len(next(iter(uploads.values()))))

@@ -11,8 +11,8 @@ from wardround.channels.he.ring import TAGS, seal
 from wardround.channels.he.tags import SumOfTags, Tags
 from wardround.channels.home import Home
 from wardround.encoding.field import Field
-from wardround.errors import IdentityError, QuorumLost, Refused
-from wardround.types import Message
+from wardround.errors import IdentityError, MessageError, QuorumLost, Refused
+from wardround.types import Message, Request
 
 LENGTH = 4100  # two ciphertexts
 
@@ -35,7 +35,7 @@ class Round:
 
     def answer(self, site, arrays, members, length=LENGTH):
         """What `site` answers to a server that claims that `arrays` are the sum of `members`."""
-        meta = {"members": list(members), "length": length}
+        meta = {"members": list(members), "length": length, "asked": self.talk.asked.hex(), "abstained": []}
         (reply,) = list(self.talk.ask("reveal", [site], meta=meta, arrays=arrays))
         return reply.message.arrays["elements"].numpy().view(np.uint64)
 
@@ -236,8 +236,6 @@ def test_members_that_are_not_known_are_refused(round, members, error, why):
 
 @pytest.mark.parametrize("length", [-1, 1.5, None, 10**15, LENGTH + 5000])
 def test_a_length_that_does_not_fit_is_refused(round, length):
-    from wardround.errors import MessageError
-
     with pytest.raises(MessageError):
         round.answer(ABC[0], round.sum_of(*ABC).message(), ABC, length)
 
@@ -280,7 +278,7 @@ def test_an_answer_of_another_form_is_passed_over(round, answer):
 
 def test_a_site_with_another_key_spoils_the_sum_and_it_is_found(round):
     stranger = Cipher(round.ring, bytes(64)).encrypt(
-        round.uploads[ABC[2]], Tags(bytes(32), round.talk.exchange.label(), ABC[2], round.ring.modulus)
+        round.uploads[ABC[2]], Tags(bytes(32), round.talk.bound(), ABC[2], round.ring.modulus)
     )
     total = round.sum_of(*ABC[:2])
     total.add(stranger)
@@ -307,3 +305,48 @@ def test_a_tag_is_never_guessed(bits):
     """128 bits are enough against guessing; 1200 bits against short multipliers (docs/he.md)."""
     for sites in (3, 10, 100, 1000):
         assert TAGS * choose(Field(bits=bits, sites=sites)).payload >= 1200
+
+
+def said(round, arrays, **more):
+    meta = {"members": list(ABC), "length": LENGTH, "asked": round.talk.asked.hex(), "abstained": [], **more}
+    (reply,) = list(round.talk.ask("reveal", [ABC[0]], meta=meta, arrays=arrays))
+    return reply.message.arrays["elements"].numpy().view(np.uint64)
+
+
+def test_a_sum_of_answers_to_another_question_is_refused(round):
+    sums = round.sum_of(*ABC).message()
+    with pytest.raises(Refused, match="not the sum of what its 3 members sent"):
+        said(round, sums, asked=bytes(31).hex() + "01")
+    other = round.group.carrier.accumulator(LENGTH)
+    for site in ABC:  # one of them was asked something else
+        asked = replace(round.talk, asked=bytes(31) + b"1") if site == ABC[1] else round.talk
+        other.add(round.group.sealed(asked, site, round.uploads[site]))
+    for asked in (bytes(32), bytes(31) + b"1"):
+        with pytest.raises(Refused, match="not the sum of what its 3 members sent"):
+            said(round, other.message(), asked=asked.hex())
+    assert np.array_equal(said(round, sums), round.plain(*ABC))
+
+
+@pytest.mark.parametrize("asked", [None, "", "00", "x" * 64, 7])
+def test_a_request_to_open_says_what_was_asked(round, asked):
+    with pytest.raises(MessageError, match="does not say what its members were asked"):
+        said(round, round.sum_of(*ABC).message(), asked=asked)
+
+
+def test_who_abstained_is_in_the_tags(round):
+    request = Request(message=Message(stage="contribute", meta={"exchange": round.talk.exchange.to_meta()}))
+    nothing = round.group.post.halves["site-003"].seal(
+        "site-003", np.zeros(LENGTH, dtype=np.uint64), request, round.talk.asked, abstained=True
+    )
+    total = round.sum_of(*ABC)
+    total.add(nothing)
+    four, sums = [*ABC, "site-003"], total.message()
+    with pytest.raises(Refused, match="not the sum"):
+        said(round, sums, members=four)
+    with pytest.raises(Refused, match="not the sum"):
+        said(round, sums, members=four, abstained=[ABC[1]])
+    with pytest.raises(Refused, match="2 of the 4 sites of a sum gave something"):
+        said(round, sums, members=four, abstained=["site-003", ABC[1]])
+    with pytest.raises(MessageError, match="not a list of names"):
+        said(round, sums, members=four, abstained=None)
+    assert np.array_equal(said(round, sums, members=four, abstained=["site-003"]), round.plain(*ABC))

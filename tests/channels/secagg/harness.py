@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from wardround.channels.exchange import EXCHANGE, Exchange, Talk, answer
+from wardround.channels.exchange import EXCHANGE, Exchange, Talk, answer, asked_of
 from wardround.channels.home import Home
 from wardround.channels.secagg.server import MaskServer, MaskSpec, Roster
 from wardround.channels.secagg.site import MaskSite
@@ -52,6 +52,8 @@ class Ward:
     between: Callable[[str], None] | None = None
     """Called after each stage, with its name."""
     kind: type[MaskSite] = MaskSite
+    idle: set[str] = field(default_factory=set)
+    """Sites whose part is nothing."""
 
     def __post_init__(self) -> None:
         self.site = self.fresh()
@@ -99,7 +101,8 @@ class Ward:
     def _contribute(self, site: str, request: Request) -> Iterator[Reply]:
         elements = self.values[site].copy()
         try:
-            arrays, meta = self.site.mask(site, elements, self.modulus, request)
+            asked, nothing = asked_of(request.message), site in self.idle
+            arrays, meta = self.site.mask(site, elements, self.modulus, request, asked, abstained=nothing)
         except MessageError as error:
             self.refused[site] = str(error)
             return
@@ -157,6 +160,7 @@ def collect(
     roster = server.begin(talk, sites, quorum)
     meta = {**roster.meta, EXCHANGE: talk.exchange.to_meta()}
     request = Request(message=Message(stage=CONTRIBUTE, meta=meta, arrays=roster.arrays), facts=roster.facts)
+    talk = replace(talk, asked=asked_of(request.message))
     length = len(next(iter(ward.values.values())))
     sums = {group: np.zeros(length, dtype=object) for group in roster.groups}
     group_of = {site: group for group, members in roster.groups.items() for site in members}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -339,7 +340,7 @@ def test_a_replayed_request_to_contribute_is_refused_and_draws_no_mask() -> None
     request, other = asked(here, "contribute"), here.values[here.sites[0]].copy()
     before = other.copy()
     with pytest.raises(MessageError, match="agreed on other keys"):
-        here.site.mask(here.sites[0], other, here.modulus, request)
+        here.site.mask(here.sites[0], other, here.modulus, request, bytes(32))
     np.testing.assert_array_equal(other, before)
     assert len(here.uses) == drawn
 
@@ -351,7 +352,7 @@ def test_the_same_directory_in_another_exchange_is_refused() -> None:
     meta = {**request.message.meta, EXCHANGE: exchange(index=1).to_meta()}
     with pytest.raises(MessageError, match="agreed on other keys"):
         here.site.mask(here.sites[0], here.values[here.sites[0]].copy(), here.modulus,
-                       replace(request, message=replace(request.message, meta=meta)))  # fmt: skip
+                       replace(request, message=replace(request.message, meta=meta)), bytes(32))  # fmt: skip
 
 
 def test_keys_of_another_run_are_refused() -> None:
@@ -363,8 +364,8 @@ def test_keys_of_another_run_are_refused() -> None:
     meta = {**request.message.meta, EXCHANGE: exchange(run="run-2").to_meta()}
     elsewhere = replace(request, message=replace(request.message, meta=meta))
     with pytest.raises(MessageError, match="has no unused keys"):
-        here.site.mask(here.sites[0], here.values[here.sites[0]].copy(), here.modulus, elsewhere)
-    here.site.mask(here.sites[0], here.values[here.sites[0]].copy(), here.modulus, request)
+        here.site.mask(here.sites[0], here.values[here.sites[0]].copy(), here.modulus, elsewhere, bytes(32))
+    here.site.mask(here.sites[0], here.values[here.sites[0]].copy(), here.modulus, request, bytes(32))
 
 
 @pytest.mark.parametrize(
@@ -733,3 +734,82 @@ def test_a_site_without_an_identity_here_is_refused() -> None:
     collect(here, MaskServer(here.spec))
     (reply,) = here.site.stages()["mask-keys"](("zz",), asked(here, "mask-keys"))
     assert "site 'zz' has no identity here" in reply.message.meta["masks"]["refused"]
+
+
+# ---------------------------------------------------------------------------------------------------------- what is asked
+
+
+def test_a_site_that_was_asked_something_else_shares_no_mask_with_anybody() -> None:
+    # also where the server keeps its signature from the others, so that they do reveal: nothing it gets takes the masks off
+    for active in (False, True):
+        here = small(spec=MaskSpec(active=active))
+        victim = here.sites[0]
+
+        def lie(request: Request, site: str, victim: str = victim) -> Request:
+            if request.message.stage == "contribute" and site != victim:
+                return replace(request, message=replace(request.message, meta={**request.message.meta, "note": 1}))
+            signatures = request.message.meta.get("masks", {}).get("signatures")
+            if signatures and site != victim:
+                given = {group: {k: v for k, v in of.items() if k != victim} for group, of in signatures.items()}
+                return with_masks(request, signatures=given)
+            return request
+
+        here.alter = lie
+        with suppress(QuorumLost):
+            assert not exact(here, collect(here, MaskServer(here.spec)))
+        assert "mask-reveal" in here.stages
+        drawn: dict[str, set[bytes]] = {}
+        for site, key, _ in here.uses:
+            drawn.setdefault(site, set()).add(key)
+        others = [keys for site, keys in drawn.items() if site != victim]
+        assert all(drawn[victim].isdisjoint(keys) for keys in others)
+        assert len(drawn[victim]) == len(here.sites)  # its own, and one that nobody has for each of the others
+        for k, one in enumerate(others):
+            assert all(len(one & other) == 1 for other in others[k + 1 :])
+
+
+def test_a_survivor_asked_something_else_is_found_by_its_signature() -> None:
+    here = small(spec=MaskSpec(active=True))
+    victim = here.sites[0]
+
+    def lie(request: Request, site: str) -> Request:
+        if request.message.stage != "contribute" or site == victim:
+            return request
+        return replace(request, message=replace(request.message, meta={**request.message.meta, "note": 1}))
+
+    here.alter = lie
+    with pytest.raises(QuorumLost):
+        collect(here, MaskServer(here.spec))
+    assert set(here.refused) == set(here.sites)
+    assert all("is not over these survivors and this question" in why for why in here.refused.values())
+
+
+def test_active_sites_reveal_only_where_enough_signed_that_they_gave_something() -> None:
+    here = small(5, spec=MaskSpec(active=True))
+    here.idle = set(here.sites[:2])
+    assert exact(here, collect(here, MaskServer(here.spec)))
+    here.idle = set(here.sites[:3])
+    with pytest.raises(QuorumLost, match="2 survivors signed that they gave something, expected at least 3"):
+        collect(here, MaskServer(here.spec), index=1)
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_a_home_sets_the_fewest_sites_of_a_sum(active: bool) -> None:
+    spec = MaskSpec(active=active, colluders=0)
+    here = small(5, spec=spec)
+    here.home = replace(here.home, minimum=5)
+    here.restart()
+    assert exact(here, collect(here, MaskServer(spec)))
+    here.deaf = {("contribute", here.sites[4])}  # four survive, which the spec allows
+    with pytest.raises(QuorumLost):
+        collect(here, MaskServer(spec), index=1)
+    assert any("4 survivors" in why and "at least 5" in why for why in here.refused.values())
+    here.deaf, here.refused = {("mask-shares", here.sites[4])}, {}
+    with pytest.raises(QuorumLost):
+        collect(here, MaskServer(spec), index=2)
+    assert any("names 4 members" in why and "at least 5" in why for why in here.refused.values())
+    here.deaf, here.refused = {("mask-keys", here.sites[4])}, {}
+    with pytest.raises(QuorumLost):
+        collect(here, MaskServer(spec), index=3)
+    assert all("takes part in sums of 5 sites or more, and this one is of 4" in why for why in here.refused.values())
+    assert len(here.refused) == 4

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from channels.secagg.harness import Ward, collect, draw, exact, ward
+from wardround import wire
 from wardround.channels.secagg.directory import Directory
 from wardround.channels.secagg.server import MaskServer, MaskSpec
 from wardround.channels.secagg.site import MaskSite
@@ -104,7 +105,8 @@ def heard(here: Ward) -> Iterator[Heard]:
                         if number:
                             halves[which].setdefault(owner, {})[sites.index(reply.sites[0]) + 1] = number
         yield Heard(
-            label=json.dumps(about, sort_keys=True, separators=(",", ":")).encode(),
+            label=json.dumps(about, sort_keys=True, separators=(",", ":")).encode()
+            + hashlib.sha256(wire.encode(request.message)).digest(),
             directory=given, salt=salt,
             adverts={a[0]: [base64.b64decode(part) for part in a[2:]] for a in given["adverts"]},
             near={site: [other for other in sites if other != site] for site in sites},

@@ -90,7 +90,7 @@ def test_a_site_that_uploaded_may_still_reveal_after_a_restart_and_no_more(tmp_p
     request = next(request for request in here.requests if request.message.stage == "contribute")
     here.restart()
     with pytest.raises(MessageError, match="agreed on other keys"):
-        here.site.mask(here.sites[0], here.values[here.sites[0]].copy(), here.modulus, request)
+        here.site.mask(here.sites[0], here.values[here.sites[0]].copy(), here.modulus, request, bytes(32))
     reveal = next(request for request in here.requests if request.message.stage == "mask-reveal")
     (reply,) = here.site.stages()["mask-reveal"]((here.sites[0],), reveal)
     assert "said it before" in reply.message.meta["masks"]["refused"]

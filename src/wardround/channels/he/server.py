@@ -6,7 +6,7 @@ Nothing here can decrypt: neither this module nor what it imports makes a key.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from wardround.channels.exchange import Talk
 from wardround.channels.he.parameters import Parameters, choose
 from wardround.channels.he.ring import Ring, ring_of
 from wardround.channels.he.stages import (
+    ABSTAINED,
+    ASKED,
     BOX,
     DEFAULT_SITES,
     ELEMENTS,
@@ -143,7 +145,11 @@ class BfvCarrier:
         return CipherSum(self.ring, length)
 
     def open(
-        self, talk: Talk, sums: Mapping[int, Accumulator], members: Mapping[int, Sequence[str]]
+        self,
+        talk: Talk,
+        sums: Mapping[int, Accumulator],
+        members: Mapping[int, Sequence[str]],
+        abstained: Collection[str] = (),
     ) -> Mapping[int, NDArray[np.uint64]]:
         """Ask one member after the other, in canonical order, until one opens a group's sum.
 
@@ -153,17 +159,21 @@ class BfvCarrier:
         opened = {}
         for group, total in sums.items():
             if isinstance(total, CipherSum):
-                opened[group] = self._opened(talk, total, tuple(members[group]))
+                opened[group] = self._opened(talk, total, tuple(members[group]), abstained)
                 self._unproved -= set(members[group])
         return opened
 
-    def _opened(self, talk: Talk, total: CipherSum, members: tuple[str, ...]) -> NDArray[np.uint64]:
+    def _opened(
+        self, talk: Talk, total: CipherSum, members: tuple[str, ...], abstained: Collection[str]
+    ) -> NDArray[np.uint64]:
         if len(members) < self._minimum:
             raise QuorumLost(
                 f"{len(members)} sites are in an encrypted sum ({', '.join(members)}), and no site opens one of fewer than "
                 f"{self._minimum}: bring sites back"
             )
-        meta, arrays = {**self._about(), "members": list(members), "length": total.length}, total.message()
+        idle = [site for site in members if site in abstained]
+        said = {"members": list(members), "length": total.length, ASKED: talk.asked.hex(), ABSTAINED: idle}
+        meta, arrays = {**self._about(), **said}, total.message()
         reasons: dict[str, str] = {}
         for site in members:
             reasons[site] = "no reply"

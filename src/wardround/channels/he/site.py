@@ -15,6 +15,8 @@ from wardround.channels.he.openings import Openings
 from wardround.channels.he.parameters import Parameters, choose
 from wardround.channels.he.ring import ring_of
 from wardround.channels.he.stages import (
+    ABSTAINED,
+    ASKED,
     BOX,
     DEFAULT_SITES,
     ELEMENTS,
@@ -27,6 +29,7 @@ from wardround.channels.he.stages import (
 )
 from wardround.channels.he.tags import SumOfTags, Tags
 from wardround.channels.home import Home
+from wardround.channels.secagg.primitives import SIZE
 from wardround.encoding.field import Field
 from wardround.errors import ConfigError, IdentityError, MessageError, Refused
 from wardround.types import Arrays, Json, Reply, Request, StageMethod
@@ -66,8 +69,10 @@ class SiteBfv:
         """Three for the key, one for the sum."""
         return {KEYS: self._advertise, MAKE: self._make, TAKE: self._take, REVEAL: self._reveal}
 
-    def seal(self, site: str, elements: NDArray[np.uint64], request: Request) -> Arrays:
-        """The elements as seeded ciphertexts, tagged for this site and exchange.
+    def seal(
+        self, site: str, elements: NDArray[np.uint64], request: Request, asked: bytes, *, abstained: bool = False
+    ) -> Arrays:
+        """The elements as seeded ciphertexts, tagged for this site, exchange and question; see `SiteCarrier.seal`.
 
         Raises:
             MessageError: the site holds no key of this run, or an element is not below the modulus.
@@ -78,7 +83,8 @@ class SiteBfv:
             raise MessageError(
                 f"an element is {int(elements.max())}, expected less than the modulus {self._ring.modulus}"
             )
-        return key.cipher.encrypt(elements, Tags(key.tags, exchange.label(), site, self._ring.modulus))
+        tags = Tags(key.tags, exchange.bound(asked), site, self._ring.modulus, abstained=abstained)
+        return key.cipher.encrypt(elements, tags)
 
     def _advertise(self, sites: tuple[str, ...], request: Request) -> Iterator[Reply]:
         exchange = exchange_of(request.message)
@@ -116,11 +122,13 @@ class SiteBfv:
         for site in sites:
             key = self._keys.of(site, exchange.run)
             members = self._members(key.group, message.meta.get("members"))
+            idle = self._idle(members, message.meta.get(ABSTAINED))
+            label = exchange.bound(_asked(message.meta.get(ASKED)))
             length = message.meta.get("length")
             if type(length) is not int or length < 0:
                 raise MessageError(f"a sum of {length!r} elements: expected a whole number of them")
             self._openings.check(site, exchange, members, message.arrays)
-            expected = SumOfTags(key.tags, exchange.label(), members, self._ring.modulus)
+            expected = SumOfTags(key.tags, label, members, self._ring.modulus, idle)
             elements = key.cipher.open(message.arrays, length, expected, len(members))
             self._openings.note(site, exchange, members, message.arrays)
             arrays = {ELEMENTS: torch.from_numpy(elements.view(np.int64))}
@@ -142,6 +150,17 @@ class SiteBfv:
                 "tell another's part, and of more, digits would run over"
             )
         return tuple(given)
+
+    def _idle(self, members: tuple[str, ...], given: Json) -> frozenset[str]:
+        """Members whose part is nothing. The server says who; the tags say whether it is true."""
+        if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+            raise MessageError("who of a sum abstained is not a list of names")
+        gave = len(set(members) - set(given))
+        if gave < self._minimum:
+            raise Refused(
+                f"{gave} of the {len(members)} sites of a sum gave something, and one is opened where {self._minimum} did"
+            )
+        return frozenset(given)
 
     def _group(self, site: str, request: Request) -> Group:
         """The group that a request names, as far as this site can check it: its own name, pins, the parameter set."""
@@ -170,3 +189,15 @@ class SiteBfv:
             )
         run = exchange_of(request.message).run
         return Group(run=run, sites=tuple(names), parameters=self._parameters)
+
+
+def _asked(given: Json) -> bytes:
+    try:
+        found = bytes.fromhex(given) if isinstance(given, str) else b""
+    except ValueError:
+        found = b""
+    if len(found) != SIZE:
+        raise MessageError(
+            "a request to open a sum does not say what its members were asked: expected 64 hexadecimal digits"
+        )
+    return found

@@ -1,11 +1,14 @@
 """Tags: what an opener checks a sum by.
 
 Every ciphertext carries, in slots kept for it, numbers that only holders of the group's key can compute: a pseudorandom
-function of the exchange, the site and the ciphertext's place. They add up with the rest, so the sum of the messages of given
-sites has exactly one tag: the sum of theirs. `docs/he.md` says what that proves and what it does not.
+function of the exchange, what the site was asked, whether it abstained, the site and the ciphertext's place. They add up with
+the rest, so the sum of the messages of given sites has exactly one tag: the sum of theirs. `docs/he.md` says what that proves
+and what it does not.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +27,15 @@ class Tags:
 
     Args:
         key: of the group, 32 bytes.
-        label: of the exchange.
+        label: of the exchange and of what the site was asked in it (`Exchange.bound`).
         site: whose tags.
         modulus: t, below 2^60.
+        abstained: whether the message is nothing: such a one has other tags.
     """
 
-    def __init__(self, key: bytes, label: bytes, site: str, modulus: int) -> None:
-        self._stream = key_stream(derive(key, label, "he/tag", site.encode()))
+    def __init__(self, key: bytes, label: bytes, site: str, modulus: int, *, abstained: bool = False) -> None:
+        purpose = "he/tag of nothing" if abstained else "he/tag"
+        self._stream = key_stream(derive(key, label, purpose, site.encode()))
         self._modulus = np.uint64(modulus)
 
     def next(self, count: int) -> NDArray[np.uint64]:
@@ -45,10 +50,13 @@ class SumOfTags:
     Args:
         key, label, modulus: as of `Tags`.
         members: the sites, each once.
+        abstained: those of them whose message is nothing.
     """
 
-    def __init__(self, key: bytes, label: bytes, members: tuple[str, ...], modulus: int) -> None:
-        self._tags = [Tags(key, label, site, modulus) for site in members]
+    def __init__(
+        self, key: bytes, label: bytes, members: tuple[str, ...], modulus: int, abstained: Collection[str] = ()
+    ) -> None:
+        self._tags = [Tags(key, label, site, modulus, abstained=site in abstained) for site in members]
         self._modulus = np.uint64(modulus)
 
     def next(self) -> NDArray[np.uint64]:

@@ -1,4 +1,7 @@
-"""What the two ends of a mask, a box or a signature must derive alike."""
+"""What the two ends of a mask, a box or a signature must derive alike.
+
+A `label` is `Exchange.bound`, but of a box, which is sealed before anything is asked, `Exchange.label`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from wardround.channels.secagg.primitives import canonical, derive, digest
 
 
 def pair_key(agreed: bytes, directory: bytes, label: bytes, one: str, other: str) -> bytes:
-    """The key of the mask of a pair in the exchange `label`, the same at both ends."""
+    """The key of the mask of a pair in the exchange and question `label`, the same at both ends."""
     names = sorted((one.encode(), other.encode()))
     return derive(agreed, directory, "pair", label, *names)
 
 
 def self_key(seed: bytes, directory: bytes, label: bytes, site: str) -> bytes:
-    """The key of a site's own mask in the exchange `label`."""
+    """The key of a site's own mask in the exchange and question `label`."""
     return derive(seed, directory, "self", label, site.encode())
 
 
@@ -34,7 +37,8 @@ def box_about(label: str, directory: bytes, sender: str, recipient: str) -> byte
 
 
 def survivors_content(
-    label: bytes, directory: bytes, group: int, members: Sequence[str], survivors: Sequence[str]
+    label: bytes, directory: bytes, group: int, members: Sequence[str], survivors: Sequence[str], *, abstained: bool
 ) -> bytes:
-    """What a survivor signs."""
-    return digest("survivors", label, directory, canonical([group, list(members), list(survivors)]))
+    """What a survivor signs; one whose own part is nothing says so."""
+    said = [group, list(members), list(survivors), abstained]
+    return digest("survivors", label, directory, canonical(said))

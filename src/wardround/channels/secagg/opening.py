@@ -33,7 +33,7 @@ class Opening:
 
     Attributes:
         directory: whose masks.
-        label: of the exchange.
+        label: of the exchange and what was asked in it (`Exchange.bound`).
         members: of the group.
         survivors: those in the sum.
         shares: that were revealed, in any group.

@@ -108,7 +108,7 @@ class MaskServer:
         """What is left of the masks on each group's sum.
 
         Args:
-            talk: the exchange.
+            talk: the exchange, with what was asked in it.
             roster: as `begin` gave it.
             came: the sites whose masked elements are in the sums; no message of any other may be.
             length: elements of each.
@@ -130,7 +130,7 @@ class MaskServer:
         joiner, found = Joiner(), {}
         for group, names in survivors.items():
             opening = Opening(
-                directory=directory, label=talk.exchange.label(), members=sorted(roster.groups[group]), survivors=names,
+                directory=directory, label=talk.bound(), members=sorted(roster.groups[group]), survivors=names,
                 shares=shares, joiner=joiner,
             )  # fmt: skip
             try:

@@ -76,7 +76,14 @@ class MaskSite:
         return {KEYS: self._keys, SHARES: self._shares, REVEAL: self._reveal, **checked}
 
     def mask(
-        self, site: str, elements: NDArray[np.uint64], modulus: int, request: Request
+        self,
+        site: str,
+        elements: NDArray[np.uint64],
+        modulus: int,
+        request: Request,
+        asked: bytes,
+        *,
+        abstained: bool = False,
     ) -> tuple[Arrays, dict[str, Json]]:
         """Add a site's masks to its elements, in place.
 
@@ -85,6 +92,8 @@ class MaskSite:
             elements: uint64 [n], each below `modulus`.
             modulus: 2^64, or 2 to 2^62.
             request: the server's, with who takes part and the shares for this site.
+            asked: `asked_of` its message, as this site read it: with a site that was asked something else, masks do not cancel.
+            abstained: whether the elements are nothing, which the site's signature under the survivors then says.
 
         Returns:
             What rides on the reply: arrays, and meta with keys for the next exchange.
@@ -97,10 +106,12 @@ class MaskSite:
         directory, keys = self._ready(state, exchange, request)
         members = self._members(directory, site, request)
         held = _opened_boxes(keys, directory, site, members, request.for_site(site).get(KEY))
-        label = exchange.label()
-        masks = list(_masks(keys, directory, site, members, label))
+        masks = list(_masks(keys, directory, site, members, exchange.bound(asked)))
         # from here on these keys are gone: on the disk before a mask is drawn
-        state.upload = Upload(label=label.decode(), directory=directory, members=members, held=held)
+        state.upload = Upload(
+            label=exchange.label().decode(), asked=asked, abstained=abstained, directory=directory, members=members,
+            held=held,
+        )  # fmt: skip
         fresh = state.make_keys(self._identity(site), exchange.run)
         state.save()
         if self._observe is not None:
@@ -181,6 +192,11 @@ class MaskSite:
             raise MessageError(f"the keys of '{site}' are not in the directory as it advertised them")
         if keys.directory is not None:
             raise MessageError(f"'{site}' sent shares of these keys before: they go out under one directory only")
+        together = len(directory.groups[directory.group_of[site]])
+        if together < self._home.minimum:
+            raise MessageError(
+                f"'{site}' takes part in sums of {self._home.minimum} sites or more, and this one is of {together}"
+            )
         self._settle_population(state, directory)
         holders, rule = directory.holders[site], directory.rules[directory.group_of[site]]
         places = [directory.place[holder] for holder in holders]
@@ -209,13 +225,12 @@ class MaskSite:
             MessageError: see `reveal`; or it signed others before.
         """
         state, upload = self._uploaded(site, request)
-        group = upload.directory.group_of[site]
-        survivors = self._survivors(site, upload, request)
+        group, survivors = upload.directory.group_of[site], self._survivors(site, upload, request)
         if upload.signed is not None and upload.signed != survivors:
             raise MessageError(f"'{site}' signed other survivors of this exchange before")
         state.signed(survivors)
         state.save()
-        content = survivors_content(upload.label.encode(), upload.directory.digest, group, upload.members, survivors)
+        content = _signable(upload, group, survivors, abstained=upload.abstained)
         return _say(request, {"signature": encoded(sign(self._identity(site), content))})
 
     def reveal(self, site: str, request: Request, following: Directory | MessageError | None = None) -> Message:
@@ -296,12 +311,11 @@ class MaskSite:
             raise MessageError(f"'{state.site}' agreed on other keys than those of the directory that the server names")
         return keys.directory, keys
 
-    @staticmethod
-    def _members(directory: Directory, site: str, request: Request) -> tuple[str, ...]:
+    def _members(self, directory: Directory, site: str, request: Request) -> tuple[str, ...]:
         """The members of the site's group: those whose shares came."""
         group = directory.group_of[site]
         members = names_from(_of_group(_said(request).get("members"), group), "members of the group")
-        least = directory.rules[group].survivors
+        least = max(directory.rules[group].survivors, self._home.minimum)
         if site not in members or not set(members) <= set(directory.groups[group]) or len(members) < least:
             raise MessageError(
                 f"the server names {len(members)} members of group {group}: expected at least {least} of the directory's, and "
@@ -317,8 +331,7 @@ class MaskSite:
             )
         return state, state.upload
 
-    @staticmethod
-    def _survivors(site: str, upload: Upload, request: Request) -> tuple[str, ...]:
+    def _survivors(self, site: str, upload: Upload, request: Request) -> tuple[str, ...]:
         group = upload.directory.group_of[site]
         rule = upload.directory.rules[group]
         survivors = names_from(_of_group(_said(request).get("survivors"), group), "survivors")
@@ -328,9 +341,10 @@ class MaskSite:
         if site not in there:
             raise MessageError(f"the server asks '{site}' as a survivor and does not name it as one")
         near = sum(holder in there for holder in upload.directory.holders[site])
-        if len(survivors) < rule.survivors or near < rule.threshold:
+        least = max(rule.survivors, self._home.minimum)
+        if len(survivors) < least or near < rule.threshold:
             raise MessageError(
-                f"{len(survivors)} survivors, {near} of them near '{site}': expected at least {rule.survivors} and "
+                f"{len(survivors)} survivors, {near} of them near '{site}': expected at least {least} and "
                 f"{rule.threshold}, so that no smaller sum is opened"
             )
         return survivors
@@ -342,15 +356,30 @@ class MaskSite:
         given = _of_group(_said(request).get("signatures"), group)
         if not isinstance(given, dict) or not given.keys() <= set(survivors):
             raise MessageError("the signatures of survivors are not a table of survivors")
-        content = survivors_content(upload.label.encode(), upload.directory.digest, group, upload.members, survivors)
+        gave = 0
+        contents = [_signable(upload, group, survivors, abstained=nothing) for nothing in (False, True)]
         for signer, signature in given.items():
-            if not signed_by(self._home.pins[signer], decoded(signature, SIGNATURE), content):
+            pin, signed = self._home.pins[signer], decoded(signature, SIGNATURE)
+            if signed_by(pin, signed, contents[0]):
+                gave += 1
+            elif not signed_by(pin, signed, contents[1]):
                 raise MessageError(
-                    f"the signature of '{signer}' is not over these survivors: the server shows others to others"
+                    f"the signature of '{signer}' is not over these survivors and this question: the server shows others to "
+                    "others, or asks them something else"
                 )
         least = upload.directory.rules[group].threshold
         if len(given) < least:
             raise MessageError(f"{len(given)} survivors signed, expected at least {least}")
+        fewest = max(self._spec.minimum, self._home.minimum)
+        if gave < fewest:
+            raise MessageError(
+                f"{gave} survivors signed that they gave something, expected at least {fewest}: the sum would be of fewer"
+            )
+
+
+def _signable(upload: Upload, group: int, survivors: tuple[str, ...], *, abstained: bool) -> bytes:
+    label = upload.label.encode() + upload.asked
+    return survivors_content(label, upload.directory.digest, group, upload.members, survivors, abstained=abstained)
 
 
 def _masks(

@@ -25,7 +25,7 @@ from wardround.types import Json
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-VERSION = 1
+VERSION = 2
 
 Halves = tuple[bytes, bytes]
 """A share of the key of a site's pairwise masks, and one of the seed of its own mask."""
@@ -70,6 +70,8 @@ class Upload:
 
     Attributes:
         label: of the exchange.
+        asked: what was asked in it, as this site read it (`asked_of`).
+        abstained: whether the site's part is nothing.
         directory: whose masks are on it.
         members: of the site's group, sorted: between whom masks are.
         held: site -> the halves of its secrets that this one holds; of its own, the seed's only.
@@ -77,6 +79,8 @@ class Upload:
     """
 
     label: str
+    asked: bytes
+    abstained: bool
     directory: Directory
     members: tuple[str, ...]
     held: Mapping[str, Halves] = field(repr=False)
@@ -198,6 +202,8 @@ def _keys_from(given: Json) -> Keys:
 def _upload_json(upload: Upload) -> Json:
     return {
         "label": upload.label,
+        "asked": encoded(upload.asked),
+        "abstained": upload.abstained,
         "directory": upload.directory.to_json(),
         "members": list(upload.members),
         "held": {site: [encoded(half) for half in halves] for site, halves in upload.held.items()},
@@ -211,4 +217,7 @@ def _upload_from(given: Json) -> Upload:
     for site, (mask, seed) in given["held"].items():
         held[site] = (decoded(mask, SHARE) if mask else b"", decoded(seed, SHARE))
     signed = None if given["signed"] is None else tuple(given["signed"])
-    return Upload(label=given["label"], directory=directory, members=tuple(given["members"]), held=held, signed=signed)
+    return Upload(
+        label=given["label"], asked=decoded(given["asked"], SIZE), abstained=bool(given["abstained"]), directory=directory,
+        members=tuple(given["members"]), held=held, signed=signed,
+    )  # fmt: skip

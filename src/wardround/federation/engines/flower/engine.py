@@ -9,24 +9,33 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from wardround import wire
+from wardround.content import Buffer, Content
 from wardround.errors import IdentityError, MessageError
-from wardround.federation.engines.flower.transfer import Buffer, Conversation, Parcel, items_of
+from wardround.federation.engines.flower.transfer import Conversation, Parcel, items_of
+from wardround.federation.messages import ENROL, FIGURES, PREPARE
+from wardround.training import memory
 from wardround.types import Arrays, Json, Message, Reply, Request
 
 FACTS, ASK, REPLY, STACKED, SILENT = "facts", "ask", "reply", "reply-stacked", "silent"
 """Kinds of sealed messages: a site's own facts, the message for all; an answer, one with a site axis, and none."""
 
 LIMIT = 2 * 2**30
+"""Most bytes of any answer."""
+SMALL = 2**20
+"""Most bytes of an answer that has no model in it: to a direct question, a job, a head, a run's end."""
+LEAST, TIMES = 256 * 2**20, 8
+"""Most bytes of any other answer: this many, and this often the longest request of the run so far."""
 RESEND = 20.0
 """Seconds after which a datagram without an answer is sent again."""
 SILENCE = 120.0
 """Seconds without any sign after which a site is given up where the job sets no deadline."""
-_AGAIN, _PAUSE, _QUIET = 50, 2.0, 5.0
+_AGAIN, _PAUSE = 50, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +69,11 @@ class Post(Protocol):
 class Seals(Protocol):
     """Seals and opens messages of one run."""
 
-    def head(self, site: str, kind: str, body: Buffer) -> bytes:
+    def head(self, site: str, kind: str, body: Buffer | Content) -> bytes:
         """What goes in front of a body for `site`: its signature and header, with a fresh number."""
         ...
 
-    def open(self, site: str, data: Buffer) -> tuple[str, bytes | memoryview]:
+    def open(self, site: str, data: Content) -> tuple[str, Content]:
         """Kind and body of what `site` sent. Raises MessageError or IdentityError, and logs it, where it is refused."""
         ...
 
@@ -77,7 +86,9 @@ class FlowerEngine:
         post: carries datagrams.
         seals: of this run.
         notice: told of what goes wrong with a site, in words.
-        limit: most bytes of an answer.
+        limit: most bytes of an answer, whatever was asked.
+        times: how often the longest request so far an answer may be.
+        folder: where long answers are gathered; None: where the system keeps temporary files.
 
     Attributes:
         merges: False: no process holds the records of all sites.
@@ -90,11 +101,12 @@ class FlowerEngine:
     def __init__(
         self, sites: Sequence[str], post: Post, seals: Seals, *,
         notice: Callable[[str, str, str], None] = lambda site, what, text: None, limit: int = LIMIT,
+        folder: Path | None = None, times: int = TIMES,
     ) -> None:  # fmt: skip
         self._sites = tuple(sorted(sites))
-        self._post, self._seals, self._notice, self._limit = post, seals, notice, limit
+        self._times, self._longest = times, 0
+        self._post, self._seals, self._notice, self._limit, self._folder = post, seals, notice, limit, folder
         self.waiting: tuple[str, ...] = ()
-        self._fetched = ""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -107,30 +119,27 @@ class FlowerEngine:
         Without a deadline a site is waited for as long as it gives a sign of life. Whatever does not answer this request, or
         comes twice, is dropped.
         """
-        shared = [wire.encode(request.message)]
+        body = Content(*wire.pieces(request.message))  # views of the arrays: nothing is copied
 
         def parcel(site: str) -> Parcel:
-            # the first parcels share the bytes, which are gone once every site has them; who needs them again makes them anew
-            body = shared[0] if shared else wire.encode(request.message)
-            facts = json.dumps(request.for_site(site), sort_keys=True).encode()
+            # neither can be sent with another one of its kind
+            facts = json.dumps({**request.for_site(site), ASK: body.digest}, sort_keys=True).encode()
             return Parcel([[self._seals.head(site, FACTS, facts), facts], [self._seals.head(site, ASK, body), body]])
 
-        for site, items in self.exchange(parcel, sites, deadline, sent=shared.clear):
-            while items:  # nothing of an answer is held on to while the next one comes: each may be a model
-                kind, content = items.pop(0)
+        self._longest = max(self._longest, body.size)
+        small = request.message.stage in (ENROL, PREPARE, FIGURES)
+        limit = SMALL if small else min(self._limit, LEAST + self._times * self._longest)
+        for site, items in self.exchange(parcel, sites, deadline, limit):
+            for kind, content in items:
                 if kind not in (REPLY, STACKED):
-                    self._notice(site, kind, bytes(content[:500]).decode(errors="replace"))
+                    self._notice(site, kind, content.read(0, 500).decode(errors="replace"))
                     continue
                 try:
                     message = wire.decode(content)
                 except MessageError as error:
                     self._notice(site, "malformed", str(error))
                     break
-                del content
-                reply = _reply(site, message, stacked=kind == STACKED)
-                del message
-                yield reply
-                del reply
+                yield _reply(site, message, stacked=kind == STACKED)
 
     def tell(
         self, kind: str, bodies: Mapping[str, bytes], deadline: float | None
@@ -140,29 +149,35 @@ class FlowerEngine:
         def parcel(site: str) -> Parcel:
             return Parcel([[self._seals.head(site, kind, bodies[site]), bodies[site]]])
 
-        for site, items in self.exchange(parcel, tuple(bodies), deadline):
+        for site, items in self.exchange(parcel, tuple(bodies), deadline, SMALL):
             for answer, content in items:
                 try:
                     found = json.loads(bytes(content))
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     self._notice(site, "malformed", str(error))
+                    continue
+                if not isinstance(found, dict):
+                    self._notice(
+                        site, "malformed", f"it answers {kind} with a {type(found).__name__}, expected an object"
+                    )
                     continue
                 yield site, answer, found
 
     def exchange(
-        self,
-        parcel: Callable[[str], Parcel],
-        sites: Sequence[str],
-        deadline: float | None,
-        sent: Callable[[], None] = lambda: None,
-    ) -> Iterator[tuple[str, list[tuple[str, bytes | memoryview]]]]:
+        self, parcel: Callable[[str], Parcel], sites: Sequence[str], deadline: float | None, limit: int | None = None
+    ) -> Iterator[tuple[str, list[tuple[str, Content]]]]:
         """Send a parcel to each site, and yield (site, the opened items of its answer) as they come whole.
 
-        `sent` is called once all parcels were made.
+        Args:
+            parcel: for a site.
+            sites: whom.
+            deadline: seconds to wait; None: as long as there is a sign.
+            limit: most bytes of an answer; None: of any.
         """
+        most = self._limit if limit is None else min(limit, self._limit)
         end = None if deadline is None else time.monotonic() + deadline
-        talks = {site: Conversation(site, parcel(site), self._limit) for site in sites}
-        sent()
+        talks = {site: Conversation(site, parcel(site), most, self._folder) for site in sites}
+        memory.give_back()  # what the last round needed is not what this one does
         for talk in talks.values():
             self._send(talk)
         try:
@@ -172,16 +187,15 @@ class FlowerEngine:
                 if event is not None and event.op == "answer" and event.site in talks:
                     found = self._heard(talks[event.site], event, parcel)
                     if found is not None:
-                        del talks[event.site]  # and with it the bytes that came, but for what the items look at
+                        del talks[event.site]
                     if found:
                         yield event.site, found
-                    del found
                 elif event is not None:
                     _hurry(talks, event)
-                self._release(talks)
                 self._overdue(talks, patient=end is not None)
         finally:
             self.waiting = ()
+            memory.give_back()
 
     def _send(self, talk: Conversation) -> None:
         data = talk.next()
@@ -189,7 +203,7 @@ class FlowerEngine:
 
     def _heard(
         self, talk: Conversation, event: Event, parcel: Callable[[str], Parcel]
-    ) -> list[tuple[str, bytes | memoryview]] | None:
+    ) -> list[tuple[str, Content]] | None:
         """The opened answer once it is whole, [] where it is refused for good, None while it goes on."""
         if event.key != talk.key:
             return None  # late, or a second time
@@ -206,27 +220,13 @@ class FlowerEngine:
                 return []
             self._notice(talk.site, "again", "it does not know the request (its process was restarted): sent anew")
             talk.again(parcel(talk.site))
-        if talk.gathers:
-            talk.held = True  # one long answer at a time is in memory
-        else:
-            self._send(talk)
+        self._send(talk)
         return None
-
-    def _release(self, talks: Mapping[str, Conversation]) -> None:
-        """Fetch on: the answer that is being fetched, or the next in order where it is here or its site has gone quiet."""
-        now, present = time.monotonic(), talks.get(self._fetched)
-        if present is not None and present.gathers and (present.held or now - present.heard < _QUIET):
-            chosen: Conversation | None = present
-        else:
-            chosen = next((talk for talk in talks.values() if talk.held), None)
-        if chosen is not None and chosen.held:
-            self._fetched, chosen.held = chosen.site, False
-            self._send(chosen)
 
     def _overdue(self, talks: dict[str, Conversation], *, patient: bool) -> None:
         now = time.monotonic()
         for site, talk in list(talks.items()):
-            if now - talk.posted > RESEND and not talk.held:
+            if now - talk.posted > RESEND:
                 if not patient and now - talk.heard > SILENCE:
                     self._notice(site, "silent", f"no sign for {now - talk.heard:.0f} s: this round goes on without it")
                     del talks[site]

@@ -14,6 +14,7 @@ A datagram and its answer are one Flower message and its reply, each a single re
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -47,6 +48,15 @@ _TTL = 600.0
 _FAST, _SLOW = 0.05, 0.5
 """Seconds between looks for a message: just after one, and after a while without."""
 _LINGER = 20.0
+_PATIENCE, _CONNECTING = 30.0, 5.0
+"""Seconds that a site's call may take, and those of them in which a connection must be made."""
+
+_HEAD_SECONDS, _PART_SECONDS, _BODY_SECONDS, _TLS_SECONDS = 10.0, 30.0, 300.0, 10.0
+"""Seconds that a caller has for the head of a request, between two pieces of its body, for all of it, and for TLS."""
+_CONNECTIONS, _A_PEER = 512, 64
+"""Most connections, and those of one address that is not this machine's own."""
+_TOLD = 60
+"""Refusals that are told one by one in a minute; of the others, how many there were."""
 
 Frame = tuple[dict[str, Any], bytes]
 
@@ -116,6 +126,7 @@ def superlink(options: dict[str, Any]) -> None:
     Args:
         options: `host`, `port`, `certificate`, `key`, `authority` (paths), `secret`.
     """
+    import asyncio.constants
     import importlib
 
     import uvicorn
@@ -132,11 +143,77 @@ def superlink(options: dict[str, Any]) -> None:
     config = flower._parse_superlink_lifespan_config()
     app = create_app(config, flower.SuperLinkLifespan)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    asyncio.constants.SSL_HANDSHAKE_TIMEOUT = _TLS_SECONDS  # of asyncio's own loop, which is asked for below
     uvicorn.run(
         guarded(app, options["secret"]), host=options["host"], port=int(options["port"]), workers=1, access_log=False,
         log_level="warning", ssl_keyfile=options["key"], ssl_certfile=options["certificate"], timeout_graceful_shutdown=2,
-        lifespan="on",
+        lifespan="on", loop="asyncio", ws="none", http=impatient(AutoHTTPProtocol, _most_connections()),
     )  # fmt: skip
+
+
+def _most_connections() -> int:
+    """As many as half of the files that this process may open, of which it is given as many as it may have."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * _CONNECTIONS if hard == resource.RLIM_INFINITY else min(4 * _CONNECTIONS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return _CONNECTIONS if soft == resource.RLIM_INFINITY else max(min(_CONNECTIONS, soft // 2), 8)
+
+
+def impatient(base: Any, most: int) -> Any:
+    """Uvicorn's protocol with an end to connections that ask for nothing.
+
+    A connection has _HEAD_SECONDS for the head of each request. Where there are too many, the one goes that has waited for the
+    longest without having asked: who holds connections open keeps nobody out.
+
+    Args:
+        base: uvicorn's class.
+        most: connections.
+    """
+    waiting: dict[Any, Any] = {}  # connection -> what ends it; the one that has waited the longest first
+
+    class Impatient(base):  # type: ignore[misc]
+        """One connection."""
+
+        def connection_made(self, transport: Any) -> None:
+            """A caller."""
+            super().connection_made(transport)
+            self._wait()
+            peer = self.client[0] if self.client else ""
+            here = peer.startswith("127.") or peer == "::1"  # nginx, say
+            if not here and sum(1 for one in self.connections if one.client and one.client[0] == peer) > _A_PEER:
+                transport.abort()
+            elif len(self.connections) > most:
+                next(iter(waiting)).transport.abort()  # at worst this one
+
+        def data_received(self, data: bytes) -> None:
+            """Some of a request, or the end of its head."""
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._ready()
+            elif self not in waiting:
+                self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """The end."""
+            self._ready()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            waiting[self] = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+
+        def _ready(self) -> None:
+            timer = waiting.pop(self, None)
+            if timer is not None:
+                timer.cancel()
+
+    return Impatient
 
 
 def _end_with_parent() -> None:
@@ -149,6 +226,7 @@ def _end_with_parent() -> None:
 
 def guarded(app: Any, secret: str) -> Any:
     """The ASGI application without its Control and Runtime paths for callers who do not know the secret."""
+    refusals = Refusals(_say)
 
     async def guard(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -160,21 +238,29 @@ def guarded(app: Any, secret: str) -> Any:
         if scope["type"] != "http" or not (
             ours or (path.startswith("/v1/fleet/") and ".." not in path) or path == "/health"
         ):
-            _say("refused", what="path", path=path[:200], peer=str((scope.get("client") or ["?"])[0]))
+            refusals.tell("path", path, scope)
             await _answer(send, 404)
             return
-        if int(headers.get(b"content-length", b"0") or b"0") > BODY_LIMIT:
-            _say("refused", what="oversized", path=path, peer=str((scope.get("client") or ["?"])[0]))
+        length = headers.get(b"content-length", b"0") or b"0"
+        if not (length.isdigit() and len(length) < 16 and int(length) <= BODY_LIMIT):
+            refusals.tell("oversized", path, scope)
             await _answer(send, 413)
             return
-        seen = 0
+        seen, whole, end = 0, False, time.monotonic() + _BODY_SECONDS
 
         async def limited() -> Any:
-            nonlocal seen
-            event = await receive()
+            nonlocal seen, whole
+            if whole:  # what is waited for now is the end of the connection
+                return await receive()
+            try:
+                event = await asyncio.wait_for(receive(), max(min(_PART_SECONDS, end - time.monotonic()), 0.0))
+            except TimeoutError:
+                refusals.tell("slow", path, scope)
+                return {"type": "http.disconnect"}
+            whole = not event.get("more_body", False)
             seen += len(event.get("body", b""))
             if seen > BODY_LIMIT:
-                _say("refused", what="oversized", path=path, peer=str((scope.get("client") or ["?"])[0]))
+                refusals.tell("oversized", path, scope)
                 return {"type": "http.disconnect"}
             return event
 
@@ -183,15 +269,39 @@ def guarded(app: Any, secret: str) -> Any:
             # Flower has one answer for a node key that nobody enrolled and for one that is in use elsewhere
             what = "key" if status in (401, 403) else "activation" if path == _ACTIVATE and 400 <= status < 500 else ""
             if what and not ours:
-                key = headers.get(_NODE_KEY, b"")
-                _say(
-                    "refused", what=what, path=path, key=_fingerprint(key), peer=str((scope.get("client") or ["?"])[0])
-                )
+                refusals.tell(what, path, scope, key=_fingerprint(headers.get(_NODE_KEY, b"")))
             await send(event)
 
         await app(scope, limited, watched)
 
     return guard
+
+
+class Refusals:
+    """Tells of refused calls: each of a few a minute, and of the others their number, with the first one of a later minute.
+
+    Args:
+        say: writes a line.
+    """
+
+    def __init__(self, say: Callable[..., None]) -> None:
+        self._say, self._began, self._told = say, 0.0, 0
+        self._more: dict[str, int] = {}
+
+    def tell(self, what: str, path: str, scope: Any, **facts: Any) -> None:
+        """One more."""
+        now = time.monotonic()
+        if now - self._began > 60.0:
+            more, self._more = self._more, {}
+            self._began, self._told = now, 0
+            for word, count in more.items():
+                self._say("refusals", what=word, count=count)
+        if self._told < _TOLD:
+            self._told += 1
+            peer = str((scope.get("client") or ["?"])[0])
+            self._say("refused", what=what, path=path[:200], peer=peer, **facts)
+        else:
+            self._more[what] = self._more.get(what, 0) + 1
 
 
 def _fingerprint(key: bytes) -> str:
@@ -571,6 +681,7 @@ class Site:
         os._exit(0)
 
     def _client(self) -> Any:
+        import httpx
         from cryptography.hazmat.primitives.serialization import load_ssh_private_key
         from flwr.supernode.fleet_http_client import FleetHttpClient
         from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -578,10 +689,13 @@ class Site:
         with open(self._options["key"], "rb") as file:
             private: Any = load_ssh_private_key(file.read(), None)
         self._public_key = private.public_key()
-        return FleetHttpClient.from_server_address(
+        client = FleetHttpClient.from_server_address(
             self._options["address"], False, self._options["authority"],
             [*_interceptors("SuperNode"), NodeAuthHttpInterceptor(private, self._public_key)],
         )  # fmt: skip
+        # where packets vanish, TCP asks again after longer and longer pauses: a new connection is back sooner
+        client._client.timeout = httpx.Timeout(_PATIENCE, connect=_CONNECTING)
+        return client
 
     def _activate(self, client: Any) -> None:
         from flwr.proto.fleet_pb2 import ActivateNodeRequest

@@ -18,20 +18,21 @@ import secrets
 import struct
 import threading
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from wardround.errors import MessageError
+from wardround.content import Buffer, Content, Spool
+from wardround.errors import MessageError, StorageError
 from wardround.federation.engines.flower.relay import PART
-
-Buffer = bytes | bytearray | memoryview
 
 HOLD = 1.0
 """Seconds that a site may hold an answer back, waiting for what is asked for."""
 MOST_ITEMS = 64
+IN_MEMORY = 8 * 2**20
+"""Longest parcel in bytes that is gathered in memory; a longer one is gathered in a file."""
 _PAST = 256
 """Numbers of earlier parcels that a site knows again."""
 _LENGTH = struct.Struct("<I")
@@ -55,7 +56,7 @@ def undatagram(data: bytes) -> tuple[dict[str, Any], memoryview]:
         raise MessageError(f"{len(data)} bytes that are no datagram: the other side runs another version")
     try:
         head = json.loads(data[_LENGTH.size : _LENGTH.size + length])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MessageError(f"a datagram whose head is not JSON: {error}") from error
     if not isinstance(head, dict):
         raise MessageError("a datagram whose head is not an object")
@@ -69,75 +70,78 @@ class Parcel:
         items: each item as the pieces of bytes that it is made of.
     """
 
-    def __init__(self, items: Sequence[Sequence[Buffer]]) -> None:
-        sizes = [sum(map(len, pieces)) for pieces in items]
-        head = json.dumps(sizes).encode()
-        pieces = [_LENGTH.pack(len(head)) + head, *(piece for item in items for piece in item)]
-        self._pieces = [memoryview(piece) for piece in pieces if len(piece)]
-        self._ends: list[int] = []
-        for piece in self._pieces:
-            self._ends.append((self._ends[-1] if self._ends else 0) + len(piece))
-        self.size = self._ends[-1]
+    def __init__(self, items: Sequence[Sequence[Buffer | Content]]) -> None:
+        contents = [Content(*pieces) for pieces in items]
+        head = json.dumps([content.size for content in contents]).encode()
+        self._content = Content(_LENGTH.pack(len(head)) + head, *contents)
+        self.size = self._content.size
         self.parts = max(-(-self.size // PART), 1)
 
-    def part(self, k: int) -> bytes:
+    def part(self, k: int) -> bytearray:
         """Part k of `parts`."""
-        start, end = k * PART, min((k + 1) * PART, self.size)
-        found: list[memoryview] = []
-        index = bisect_right(self._ends, start)
-        while start < end:
-            piece, first = self._pieces[index], self._ends[index - 1] if index else 0
-            found.append(piece[start - first : end - first])
-            start, index = self._ends[index], index + 1
-        return b"".join(found)
+        return self._content.read(k * PART, (k + 1) * PART)
 
 
-def items_of(data: Buffer) -> list[memoryview]:
+def items_of(data: Content) -> list[Content]:
     """The items of a parcel that came whole.
 
     Raises:
         MessageError: its sizes do not fit.
     """
-    view = memoryview(data)
-    length = _LENGTH.unpack_from(view)[0] if len(view) >= _LENGTH.size else -1
+    length = _LENGTH.unpack(data.read(0, _LENGTH.size))[0] if data.size >= _LENGTH.size else -1
+    start = _LENGTH.size + length
     try:
-        sizes = json.loads(bytes(view[_LENGTH.size : _LENGTH.size + length])) if 0 <= length <= _HEAD_LIMIT else None
-    except ValueError:
+        sizes = json.loads(data.read(_LENGTH.size, start)) if 0 <= length <= _HEAD_LIMIT else None
+    except (ValueError, RecursionError):
         sizes = None
     sound = isinstance(sizes, list) and len(sizes) <= MOST_ITEMS and all(type(n) is int and n >= 0 for n in sizes)
-    if not sound or sizes is None or _LENGTH.size + length + sum(sizes) != len(view):
-        raise MessageError(f"a parcel of {len(view)} bytes whose sizes do not fit: it was altered on its way")
-    found, start = [], _LENGTH.size + length
+    if not sound or sizes is None or start + sum(sizes) != data.size:
+        raise MessageError(f"a parcel of {data.size} bytes whose sizes do not fit: it was altered on its way")
+    found = []
     for size in sizes:
-        found.append(view[start : start + size])
+        found.append(data.cut(start, start + size))
         start += size
     return found
 
 
 class Gathering:
-    """A parcel that comes in parts. It takes as much memory as came, whatever size was announced."""
+    """A parcel that comes in parts, of which a long one takes no memory. It is as long as what came, whatever was announced.
 
-    def __init__(self, parts: int, size: int) -> None:
-        self.data = bytearray()
+    Args:
+        parts, size: what was announced.
+        folder: where a long one is gathered, in a file without a name; None: where the system keeps temporary files.
+    """
+
+    def __init__(self, parts: int, size: int, folder: Path | None = None) -> None:
         self.parts, self.size, self.next = parts, size, 0
+        self._place: Spool | bytearray = Spool(folder) if size > IN_MEMORY else bytearray()
 
     def add(self, k: int, part: Buffer) -> None:
         """Take part k, where it is the next; an earlier one came before.
 
         Raises:
             MessageError: it has another length than its place.
+            StorageError: the disk is full.
         """
         if k != self.next:
             return
         if len(part) != min(PART, self.size - k * PART):
             raise MessageError(f"part {k} of a parcel has {len(part)} bytes, which is not its length")
-        self.data += part
+        if isinstance(self._place, Spool):
+            self._place.write(part)
+        else:
+            self._place += part
         self.next += 1
 
     @property
     def whole(self) -> bool:
         """Whether all parts are there."""
         return self.next == self.parts
+
+    @property
+    def content(self) -> Content:
+        """What came."""
+        return Content(self._place)
 
 
 def sound_sizes(parts: Any, size: Any, limit: int) -> bool:
@@ -154,11 +158,11 @@ class Taken:
 
     Attributes:
         number: of the parcel.
-        data: its bytes; whoever reads it may drop it.
+        data: its bytes.
     """
 
     number: str
-    data: bytearray
+    data: Content
 
 
 class Inbox:
@@ -166,13 +170,14 @@ class Inbox:
 
     Args:
         limit: most bytes of a parcel.
+        folder: where long ones are gathered; None: where the system keeps temporary files.
 
     Attributes:
-        refused: called with one word, and a size, for what is refused.
+        refusals: one word, and a size, of each datagram that was refused.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, folder: Path | None = None) -> None:
+        self._limit, self._folder = limit, folder
         self._change = threading.Condition()
         self._coming: tuple[str, Gathering] | None = None
         self._waiting: Taken | None = None
@@ -190,6 +195,9 @@ class Inbox:
                 return self._put(head, payload)
             if head.get("op") == "get":
                 return self._get(str(head.get("x")), head.get("k"))
+        except StorageError:
+            self.refusals.append(("storage", len(data)))
+            return datagram({"s": "refused", "why": "storage"})
         except MessageError:
             self.refusals.append(("malformed", len(data)))
         return datagram({"s": "refused", "why": "malformed"})
@@ -238,12 +246,12 @@ class Inbox:
             if self._coming is None or self._coming[0] != x:
                 if k or x in self._past:  # begun elsewhere, or late
                     return datagram({"s": "unknown"})
-                self._coming = (x, Gathering(parts, size))
+                self._coming = (x, Gathering(parts, size, self._folder))
             gathering = self._coming[1]
             gathering.add(k, payload)
             if not gathering.whole:
                 return datagram({"s": "next", "k": gathering.next})
-            self._waiting, self._coming = Taken(x, gathering.data), None
+            self._waiting, self._coming = Taken(x, gathering.content), None
             del gathering  # this thread goes on waiting while the other one lets go of the bytes
             self._change.notify_all()
             return self._state(x, 0)
@@ -277,22 +285,23 @@ class Conversation:
 
     Attributes:
         site: its name.
+        limit: most bytes of an answer.
+        folder: where a long answer is gathered; None: where the system keeps temporary files.
         number: of the parcel, anew whenever it is sent anew.
         parcel: what is asked.
         begun: how often it was sent from its start.
         key, posted: of the last datagram, and when it was sent; heard: when the site last gave a sign, by the monotonic clock.
-        held: whether the rest of the answer waits until another site's is here.
     """
 
     site: str
     parcel: Parcel | None
     limit: int
+    folder: Path | None = None
     number: str = field(default_factory=lambda: secrets.token_hex(8))
     begun: int = 1
     key: str = ""
     posted: float = 0.0
     heard: float = field(default_factory=time.monotonic)
-    held: bool = False
     _put: int = 0
     _gathering: Gathering | None = None
 
@@ -341,18 +350,13 @@ class Conversation:
                 raise MessageError(
                     f"site {self.site} answers with {head.get('size')!r:.20} bytes, and {self.limit} are taken"
                 )
-            self._gathering = Gathering(head["n"], head["size"])
+            self._gathering = Gathering(head["n"], head["size"], self.folder)
         self._gathering.add(head.get("k", 0), payload)
         return "whole" if self._gathering.whole else "more"
 
     @property
-    def gathers(self) -> bool:
-        """Whether an answer of several parts is on its way."""
-        return self._gathering is not None and not self._gathering.whole
-
-    @property
-    def answer(self) -> bytearray:
+    def answer(self) -> Content:
         """The answer that came whole."""
         if self._gathering is None or not self._gathering.whole:
             raise MessageError(f"site {self.site}: its answer is not whole yet")
-        return self._gathering.data
+        return self._gathering.content
