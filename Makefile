@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Flower wants older packages than wardround does, so it has an environment of its own, where the tests look for it.
 FLOWER := .venvs/flower
 
-.PHONY: help demo test quick check bench flower clean
+.PHONY: help demo test all quick check bench flower clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -25,12 +25,16 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## train across five unlike hospitals on built-in data, and write a report
 	$(BIN)/wardround run examples/wdbc.yaml --out runs/demo --overwrite
 
-test: $(READY) ## every test
+test: $(READY) ## the tests, but for the longest
+	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/deploy -m 'not long'
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/deploy -m 'not long'
+
+all: $(READY) ## every test
 	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/deploy
 	$(BIN)/python -m pytest -n auto --dist loadfile tests/deploy
 
 quick: $(READY) ## the tests that take seconds
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not long'
 
 check: $(READY) ## format, lint, types, floors
 	$(BIN)/ruff format --check .

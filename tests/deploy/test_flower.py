@@ -174,6 +174,7 @@ def test_a_site_killed_in_training_comes_back_with_its_state(hospitals: Hospital
     assert_same_model(hospitals.run_folder(name), local_model(job, tmp_path / "local", "training.rounds=6", "seed=5"))
 
 
+@pytest.mark.long
 def test_processes_killed_after_the_best_round_go_back_to_it(hospitals: Hospitals, tmp_path: Path) -> None:
     job = write_job(tmp_path, "fedbn")
     name = hospitals.submit(job, overrides=OVERSHOOTING)

@@ -118,6 +118,7 @@ def test_a_site_that_keeps_its_figures_refuses_before_anything_trains(
     assert not (hospitals.run_folder(name) / "journal.jsonl").exists()
 
 
+@pytest.mark.long
 def test_a_site_that_withholds_takes_part_and_is_marked(hospitals: Hospitals, tmp_path: Path) -> None:
     """Switzerland has 2 healthy patients among its test rows."""
     release = {"site_figures": True, "smallest_count": 10, "small_classes": "withhold"}
@@ -139,6 +140,7 @@ def test_a_site_that_withholds_takes_part_and_is_marked(hospitals: Hospitals, tm
     assert {site: found["partition"][site] for site in others} == {site: wanted["partition"][site] for site in others}
 
 
+@pytest.mark.long
 def test_a_coordinator_killed_while_sites_train_alone_goes_on(hospitals: Hospitals, tmp_path: Path) -> None:
     more = ("training.rounds=6", "training.local_steps=10", "seed=5")
     name = hospitals.submit(EXAMPLE, overrides=(*ASKED, *more))

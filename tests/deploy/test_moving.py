@@ -166,6 +166,7 @@ def test_the_command_says_what_to_do_next(parties: Parties, capsys: pytest.Captu
     assert Roster.from_bytes((folder / "roster.json").read_bytes()).entry(SUBMITTER)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @needs_flower
 def test_a_coordinator_moves_in_the_middle_of_a_run_past_a_proxy_that_is_not_there(tmp_path: Path) -> None:

@@ -185,6 +185,7 @@ def test_a_hospital_reaches_the_coordinators_port_and_nothing_else() -> None:
                 listener.stdout.close()
 
 
+@pytest.mark.long
 def test_an_interrupted_example_leaves_nothing(tmp_path: Path) -> None:
     made_network().close()
     out = tmp_path / "out"

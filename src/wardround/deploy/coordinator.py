@@ -446,6 +446,7 @@ class Coordinator:
                 job, folder, engine, datasets.build(job.data).describe(), {"run": signed.id}, resume=resume,
                 report=self._report, listener=listen,
             )  # fmt: skip
+        self._now.round = job.training.rounds  # also of a run that was whole before this process began
         self._print(f"run {signed.id} is done: selected round {result.get('selected_round')}")
 
     def _round(self, run: str, event: Mapping[str, Json], engine: FlowerEngine) -> None:

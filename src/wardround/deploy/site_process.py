@@ -49,6 +49,8 @@ STATE, PREPARED = "state", "prepare.message"
 _NO_RUN = "none"
 _SHORT = 2**20
 _TICK = 0.5
+_SIGN = 20.0
+"""Seconds after which a process that waits says in its status that it is there."""
 
 
 class OverTime(Refused):
@@ -146,6 +148,8 @@ class SiteProcess:
                         memory.give_back()
                         self._answered += 1
                         self._tell("waiting")
+                    elif time.monotonic() - self._told > _SIGN:
+                        self._tell(None, self._cause)
                 except (WardroundError, OSError) as error:
                     # what cannot be noted in the audit log is not answered: the coordinator asks again, or goes on without
                     self._print(f"{type(error).__name__}: {error}")
@@ -210,11 +214,11 @@ class SiteProcess:
             reason, size = self._inbox.refusals.pop(0)
             self._log.append("message-refused", run="?", claimed="?", reason=reason, bytes=max(size, 0))
 
-    _doing = "waiting"
+    _doing, _cause, _told = "waiting", "", 0.0
 
     def _tell(self, doing: str | None, cause: str = "") -> None:
         """What the site does, for `status`."""
-        self._doing = doing or self._doing
+        self._doing, self._cause, self._told = doing or self._doing, cause, time.monotonic()
         with contextlib.suppress(StorageError):
             self._write_status(cause)
 
