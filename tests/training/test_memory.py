@@ -2,10 +2,11 @@
 
 import ctypes
 import platform
+from collections.abc import Callable
 
 import pytest
 
-from wardround.training.memory import keep_freed
+from wardround.training.memory import give_back, keep_freed, keep_nothing
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
@@ -31,3 +32,25 @@ def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("it was loaded"))
     assert not keep_freed.__wrapped__()
+
+
+@pytest.mark.parametrize("told", [give_back, keep_nothing])
+def test_what_is_freed_may_go_back(told: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Library:
+        def malloc_trim(self, pad: int) -> int:
+            asked.append((pad,))
+            return 1
+
+        def mallopt(self, parameter: int, value: int) -> int:
+            asked.append((parameter, value))
+            return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    assert told()
+    assert asked == [(0,) if told is give_back else (-3, 2**20)]
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert not told()
+    assert len(asked) == 1

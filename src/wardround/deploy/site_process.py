@@ -57,7 +57,7 @@ class OverTime(Refused):
     """A task took longer than the site's policy gives it."""
 
 
-class Ending(WardroundError):
+class Ending(Refused):
     """This process is to stop: what came is not answered, and the coordinator asks again."""
 
 

@@ -13,7 +13,6 @@ _LARGEST = 32 * 2**20
 """The most that glibc takes for it."""
 
 
-@cache
 def _library() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
