@@ -10,6 +10,11 @@ READY := $(VENV)/.ready
 # Flower wants older packages than wardround does, so it has an environment of its own, where the tests look for it.
 FLOWER := .venvs/flower
 
+# What runs processes mostly waits; of that, what waits longest begins first.
+PROCESSES := tests/docs/test_deployment_page.py tests/deploy
+APART := $(foreach path,$(PROCESSES),--ignore $(path))
+BETWEEN := tests/deploy/test_namespaces.py $(PROCESSES)
+
 .PHONY: help demo test all quick check bench flower clean
 
 help: ## this list
@@ -26,12 +31,12 @@ demo: $(READY) ## train across five unlike hospitals on built-in data, and write
 	$(BIN)/wardround run examples/wdbc.yaml --out runs/demo --overwrite
 
 test: $(READY) ## the tests, but for the longest
-	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/deploy -m 'not long'
-	$(BIN)/python -m pytest -n auto --dist loadfile tests/deploy -m 'not long'
+	$(BIN)/python -m pytest -n auto --dist loadfile $(APART) -m 'not long'
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(BETWEEN) -m 'not long'
 
 all: $(READY) ## every test
-	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/deploy
-	$(BIN)/python -m pytest -n auto --dist loadfile tests/deploy
+	$(BIN)/python -m pytest -n auto --dist loadfile $(APART)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(BETWEEN)
 
 quick: $(READY) ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not slow and not long'

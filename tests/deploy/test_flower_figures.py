@@ -41,7 +41,7 @@ def assert_same_sites(found: dict[str, Any], wanted: dict[str, Any], sites: tupl
             assert mine["sites"][site] == pytest.approx(theirs["sites"][site], abs=1e-6)
 
 
-@pytest.mark.parametrize("channel", ["plain", "secagg"])
+@pytest.mark.parametrize("channel", ["plain", pytest.param("secagg", marks=pytest.mark.long)])
 def test_hospitals_say_what_one_process_computes(hospitals: Hospitals, tmp_path: Path, channel: str) -> None:
     more = (
         (f"privacy.channel.kind={channel}", "participation.quorum=3", "model.local=[]") if channel == "secagg" else ()

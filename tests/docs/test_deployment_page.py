@@ -185,7 +185,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Des
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 @pytest.mark.skipif(flower_python() is None, reason="needs an interpreter with flwr (WARDROUND_FLOWER_PYTHON)")
 def test_the_whole_study(study: tuple[Desk, int, int]) -> None:
