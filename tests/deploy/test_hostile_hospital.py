@@ -157,10 +157,11 @@ def rows(value: Any, dtype: torch.dtype = torch.int64) -> Message:
     [
         (Message(stage="enrol"), Message(stage="prepare"), b"{}"),
         (rows(2**62), Message(stage="prepare", meta={"executor": MARKUP, "reason": MARKUP}), b"{}"),
-        (
+        pytest.param(
             rows(10**8),
             Message(stage="prepare", meta={"executor": "stacked", "reason": MARKUP}),
             b'{"signature": 3, "head": {"n": 1}}',
+            marks=pytest.mark.long,
         ),
     ],
 )

@@ -116,6 +116,7 @@ def test_a_copy_goes_on_where_its_sites_are_and_the_older_one_is_refused_by_name
     assert not (hospitals.run_folder(run) / "model.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_copy_that_is_older_than_what_its_sites_know_says_why_it_cannot_go_on_and_the_first_one_can(
     hospitals: Hospitals, tmp_path: Path
 ) -> None:

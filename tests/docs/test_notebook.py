@@ -37,7 +37,7 @@ def test_its_links_lead_somewhere() -> None:
     assert [target for target in targets if not (NOTEBOOK.parent / target).exists()] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_runs(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("runs"))
     folder = tmp_path / "examples" / "notebooks"
