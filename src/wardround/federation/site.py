@@ -430,7 +430,8 @@ class Host:
         elif task == messages.CLASSES:
             contribution = self._class_counts(sites)
         elif task == messages.TRAIN:
-            question = messages.question_of(message)
+            # a digest of the whole model, for those alone who keep what they answered
+            question = messages.question_of(message) if self.states.keeps_replies else ""
             written = self.states.staged_reply(round.index)
             if written is not None and written.meta.get(messages.ANSWERS) == question:
                 contribution = messages.contribution_from(written)
@@ -509,7 +510,8 @@ class Host:
         staged = sites if whole else tuple(s for s, fine in zip(sites, good.tolist(), strict=True) if fine)
         kept = states if whole else {n: v[good.to(v.device)] for n, v in states.items()}
         kept = {name: value.cpu() for name, value in kept.items()}
-        self.states.stage(round.index, staged, kept, reply=messages.contribution_message(contribution, question))
+        reply = messages.contribution_message(contribution, question) if self.states.keeps_replies else None
+        self.states.stage(round.index, staged, kept, reply=reply)
         return contribution
 
     def _figures(self, model: ModelState, states: Arrays, sites: tuple[str, ...], split: Split) -> Term:

@@ -40,7 +40,13 @@ _COMMITTED = re.compile(r"state-(\d{5,})\.safetensors")
 
 
 class SiteStates(Protocol):
-    """The states of one or many sites. An empty state ({}: a rule without memory) is legal everywhere."""
+    """The states of one or many sites. An empty state ({}: a rule without memory) is legal everywhere.
+
+    Attributes:
+        keeps_replies: whether `stage` keeps the reply that it is given.
+    """
+
+    keeps_replies: bool
 
     def read(self, sites: Sites, initial: Arrays) -> Arrays:
         """The committed states, [K, ...]; a fresh copy that the caller may change.
@@ -118,6 +124,8 @@ class SiteStates(Protocol):
 
 class StateTable:
     """Many simulated sites in memory: one tensor [N, ...] a name, allocated at the first `stage` or `restore`."""
+
+    keeps_replies = False
 
     def __init__(self, sites: Sequence[str]) -> None:
         self.sites = tuple(sites)
@@ -271,6 +279,8 @@ class StateFile:
     and then those are deleted that nobody can ask for any more: two files are left, or one. A crash in between leaves a few
     more, which changes nothing.
     """
+
+    keeps_replies = True
 
     def __init__(self, path: Path | str, site: str) -> None:
         """Take up what an earlier process left in the folder `path`, which is made where it is absent.
