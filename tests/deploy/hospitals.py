@@ -297,11 +297,21 @@ class Hospitals:
         return found
 
     def reached(self, run: str, rounds: int, seconds: float = 60.0) -> None:
-        """Wait until a run has completed so many rounds."""
-        until(
-            lambda: self.status().get("run") == run and self.status()["round"] >= rounds, seconds,
-            f"run {run} completes {rounds} rounds; {self.log('coordinator')[-1500:]}",
-        )  # fmt: skip
+        """Wait until a run has completed so many rounds; one that ended before is an error at once."""
+        ended = self.run_folder(run).with_name(f"{run}.outcome.json")
+
+        def there() -> bool:
+            status = self.status()
+            if status.get("run") == run and status["round"] >= rounds:
+                return True
+            if ended.exists() and json.loads(ended.read_text())["status"] == "failed":
+                raise AssertionError(f"run {run} failed before")
+            return False
+
+        try:
+            until(there, seconds, f"run {run} completes {rounds} rounds")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log('coordinator')[-1500:]}") from None
 
     def entries(self, name: str, kind: str) -> list[dict[str, Any]]:
         """Entries of a party's audit log."""

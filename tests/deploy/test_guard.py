@@ -101,6 +101,201 @@ def test_those_that_were_not_told_are_counted_a_minute_later(monkeypatch: pytest
     assert len(found) == relay._TOLD + 2
 
 
+# ------------------------------------------------------------------------------------------------ questions held back
+
+ASK, PUSH, ANSWER = "/v1/fleet/pull-messages", "/v1/runtime/push-messages", "/v1/fleet/push-messages"
+COLLECT = "/v1/runtime/pull-messages"
+SECRET = (b"x-wardround-guard", b"s")
+
+
+class Post:
+    """Flower, as far as the bell knows it: messages by recipient, and who was let in."""
+
+    def __init__(self) -> None:
+        self.bell = relay.Bell(bytes.decode, lambda body: body.decode().split())
+        self.guard = guarded(self, "s", self.bell)
+        self.messages: dict[str, int] = {}
+        self.asked: list[str] = []
+        self.strangers: set[str] = set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"].decode()
+        status, found = 200, b""
+        if scope["path"] == PUSH:
+            for name in body.split():
+                self.messages[name] = self.messages.get(name, 0) + 1
+        elif scope["path"] == ANSWER:
+            self.messages["ids"] = self.messages.get("ids", 0) + 1
+        elif body in self.strangers:
+            status = 401
+        else:
+            self.asked.append(body)
+            if self.messages.get(body, 0):
+                self.messages[body] -= 1
+                found = b"a message"
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": found})
+
+    async def call(self, path: str, body: str, gone: asyncio.Event | None = None) -> bytes | None:
+        """What a caller gets; None: nothing at all."""
+        got: list[bytes] = []
+        coming = [{"type": "http.request", "body": body.encode()[:1], "more_body": True},
+                  {"type": "http.request", "body": body.encode()[1:]}]  # fmt: skip
+
+        async def receive() -> Any:
+            if coming:
+                return coming.pop(0)
+            await (gone or asyncio.Event()).wait()
+            return {"type": "http.disconnect"}
+
+        async def send(event: Any) -> None:
+            if event["type"] == "http.response.body":
+                got.append(event["body"])
+
+        headers = [SECRET] if "runtime" in path else []
+        await self.guard({"type": "http", "path": path, "headers": headers, **STRANGER}, receive, send)
+        return got[0] if got else None
+
+
+async def settled(post: Post, name: str) -> None:
+    """Two questions: the first is of somebody unknown, and passed on whatever there is."""
+    assert await post.call(ASK, name) == b""
+    assert await post.call(ASK, name) == b""
+
+
+async def held(post: Post, *question: str, gone: asyncio.Event | None = None) -> asyncio.Task[bytes | None]:
+    """A question that is held back."""
+    before = len(post.asked)
+    task = asyncio.create_task(post.call(*question, gone=gone))
+    await asyncio.sleep(0.02)
+    assert not task.done()
+    assert len(post.asked) == before
+    return task
+
+
+def timed(what: Callable[[Post], Any]) -> None:
+    """Run, and not for long: a question that is not answered ends after an hour."""
+
+    async def run() -> None:
+        await asyncio.wait_for(what(Post()), 20)
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_HOLD", 3600.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_question_waits_for_a_message_and_gets_it() -> None:
+    async def scene(post: Post) -> None:
+        await settled(post, "7")
+        waits = await held(post, ASK, "7")
+        assert await post.call(PUSH, "8 9") == b""
+        await asyncio.sleep(0.02)
+        assert not waits.done()
+        assert await post.call(PUSH, "8 7") == b""
+        assert await waits == b"a message"
+
+    timed(scene)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_message_that_came_between_two_questions_is_not_missed() -> None:
+    async def scene(post: Post) -> None:
+        await settled(post, "7")
+        await post.call(PUSH, "7")
+        assert await post.call(ASK, "7") == b"a message"
+
+    timed(scene)
+
+
+@pytest.mark.usefixtures("patient")
+def test_after_a_message_there_may_be_another_one() -> None:
+    async def scene(post: Post) -> None:
+        await settled(post, "7")
+        await post.call(PUSH, "7 7")
+        assert await post.call(ASK, "7") == b"a message"
+        assert await post.call(ASK, "7") == b"a message"
+        assert await post.call(ASK, "7") == b""
+        await held(post, ASK, "7")
+
+    timed(scene)
+
+
+def test_a_question_is_passed_on_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_HOLD", 0.05)
+
+    async def scene(post: Post) -> None:
+        await settled(post, "7")
+        assert await (await held(post, ASK, "7")) == b""
+
+    timed(scene)
+
+
+@pytest.mark.usefixtures("patient")
+def test_over_a_dead_connection_no_message_is_taken() -> None:
+    async def scene(post: Post) -> None:
+        await settled(post, "7")
+        gone = asyncio.Event()
+        lost = await held(post, ASK, "7", gone=gone)
+        gone.set()
+        assert await lost is None
+        await post.call(PUSH, "7")
+        assert await post.call(ASK, "7") == b"a message"
+        # and where nobody noticed that it is dead, the newer question is the one that waits
+        assert await post.call(ASK, "7") == b""
+        silent = await held(post, ASK, "7")
+        newer = asyncio.create_task(post.call(ASK, "7"))
+        assert await silent == b""
+        assert not newer.done()
+        await post.call(PUSH, "7")
+        assert await newer == b"a message"
+
+    timed(scene)
+
+
+@pytest.mark.usefixtures("patient")
+def test_who_is_not_let_in_is_told_at_once_and_takes_no_room() -> None:
+    async def scene(post: Post) -> None:
+        for number in range(50):
+            post.strangers.add(f"{number}")
+            for _ in range(3):
+                assert await post.call(ASK, f"{number}") == b""
+        assert not post.bell._asked
+
+    timed(scene)
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_coordinator_waits_for_an_answer_to_what_it_asks_for() -> None:
+    async def scene(post: Post) -> None:
+        for _ in range(2):
+            assert await post.call(COLLECT, "ids") == b""
+        waits = await held(post, COLLECT, "ids")
+        await post.call(ANSWER, "of a site")
+        assert await waits == b"a message"
+        assert await post.call(COLLECT, "ids") == b""
+        await held(post, COLLECT, "ids")
+        # another list may have been answered while the first was waited for
+        assert await post.call(COLLECT, "more ids") == b""
+
+    timed(scene)
+
+
+@pytest.mark.usefixtures("patient")
+def test_nothing_is_held_back_at_the_end() -> None:
+    async def scene(post: Post) -> None:
+        await settled(post, "7")
+        waits = await held(post, ASK, "7")
+        post.bell.close()
+        assert await waits == b""
+        assert await post.call(ASK, "7") == b""
+
+    timed(scene)
+
+
 # ------------------------------------------------------------------------------------------------ connections
 
 
@@ -137,6 +332,9 @@ class Base:
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
+
+    def shutdown(self) -> None:
+        self.transport.abort()
 
 
 def dial(kind: Any, peer: str = "127.0.0.1", data: bytes = b"") -> Any:
@@ -181,5 +379,17 @@ def test_one_address_has_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(dial(kind).transport.open for _ in range(5))  # nginx on this machine
         for one in list(Base.connections):
             one.transport.abort()
+
+    asyncio.run(scene())
+
+
+def test_the_end_of_the_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        monkeypatch.setattr(Base, "connections", set())
+        told: list[str] = []
+        one = dial(impatient(Base, 4, lambda: told.append("end")))
+        one.shutdown()
+        assert told == ["end"]
+        assert not one.transport.open
 
     asyncio.run(scene())

@@ -400,7 +400,8 @@ class ParticipationSpec(Node):
     quorum: Count | None = None
     """Fewest sites whose contribution makes a round; default 2, or 1 where a single site is asked."""
     deadline_seconds: Positive = 600.0
-    """How long the server waits for replies; sites in this process need none."""
+    """How long the server waits for replies in a round; before rounds begin, while sites load their data, a minute at least.
+    Sites in this process need none."""
     attempts: Count = 3
     """How often a round without quorum is tried before the run ends."""
 

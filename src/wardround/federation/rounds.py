@@ -54,6 +54,8 @@ from wardround.types import (
 Listener = Callable[[Mapping[str, Json]], None]
 """Called with one mapping an event: `event` is `setup`, `round`, `retry`, `selected`, or, between hospitals, `site`: what is
 wrong with one."""
+_LOADING = 60.0
+"""Seconds that the questions before rounds begin have at least: sites load their data then."""
 _WORDS = 300
 
 
@@ -136,6 +138,7 @@ class Federation:
         self._records: list[dict[str, Any]] = []
         self._keys = streams.site_keys(self.engine.sites)
         self._deadline = job.participation.deadline_seconds
+        self._patience = max(self._deadline, _LOADING)
         self._max_weight = 1.0
         self._class_weights: dict[str, list[float]] = {}
         self._prepared: dict[str, Json] = {}
@@ -196,17 +199,17 @@ class Federation:
         if columns and self._preprocessing is None:
             self._preprocessing = fit_preprocessing(
                 self.engine, self.channel, columns, self.job.data.preprocessing, self._round(-1, len(population)),
-                deadline=self._deadline, quorum=quorum,
+                deadline=self._patience, quorum=quorum,
             )  # fmt: skip
         by = self.job.data.preprocessing.pictures
         if by != "none" and self._preprocessing is None:
             self._preprocessing = fit_pictures(
-                self.engine, self.channel, by, self._round(-1, len(population)), deadline=self._deadline, quorum=quorum
+                self.engine, self.channel, by, self._round(-1, len(population)), deadline=self._patience, quorum=quorum
             )
         if self.job.training.loss.class_weights == "balanced" and not self._description.multilabel:
             found = fit_class_weights(
                 self.engine, self.channel, self._round(-1, len(population)), classes=len(self._description.classes),
-                deadline=self._deadline, quorum=quorum,
+                deadline=self._patience, quorum=quorum,
             )  # fmt: skip
             self._class_weights = {"class_weights": found}
         self._prepare()
@@ -282,7 +285,7 @@ class Federation:
 
     def _answers(self, request: Request) -> Iterator[Reply]:
         """Every site's answer to a direct question; a late reply to an earlier request is passed over."""
-        for reply in self.engine.ask(request, self.engine.sites, self._deadline):
+        for reply in self.engine.ask(request, self.engine.sites, self._patience):
             if reply.message.stage == request.message.stage:
                 yield reply
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import hashlib
 import hmac
 import io
@@ -48,6 +49,13 @@ _TTL = 600.0
 _FAST, _SLOW = 0.05, 0.5
 """Seconds between looks for a message: just after one, and after a while without."""
 _LINGER = 20.0
+_HOLD = 4.0
+"""Seconds that a question for messages waits at the SuperLink until there is one; a heartbeat may be later than that."""
+_HELD = 1.0
+"""Seconds after which a question that found nothing was held back: the next one needs no pause."""
+_ASKS = ("/v1/fleet/pull-messages", "/v1/runtime/pull-messages")
+_TO_SITES = "/v1/runtime/push-messages"
+_BY_SITES = ("/v1/fleet/push-messages", "/v1/fleet/activate-node", "/v1/fleet/deactivate-node")
 _PATIENCE, _CONNECTING = 30.0, 5.0
 """Seconds that a site's call may take, and those of them in which a connection must be made."""
 
@@ -142,14 +150,15 @@ def superlink(options: dict[str, Any]) -> None:
     ]  # fmt: skip
     config = flower._parse_superlink_lifespan_config()
     app = create_app(config, flower.SuperLinkLifespan)
+    bell = Bell(_node_of, _nodes_of)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     asyncio.constants.SSL_HANDSHAKE_TIMEOUT = _TLS_SECONDS  # of asyncio's own loop, which is asked for below
     uvicorn.run(
-        guarded(app, options["secret"]), host=options["host"], port=int(options["port"]), workers=1, access_log=False,
+        guarded(app, options["secret"], bell), host=options["host"], port=int(options["port"]), workers=1, access_log=False,
         log_level="warning", ssl_keyfile=options["key"], ssl_certfile=options["certificate"], timeout_graceful_shutdown=2,
-        lifespan="on", loop="asyncio", ws="none", http=impatient(AutoHTTPProtocol, _most_connections()),
+        lifespan="on", loop="asyncio", ws="none", http=impatient(AutoHTTPProtocol, _most_connections(), bell.close),
     )  # fmt: skip
 
 
@@ -166,7 +175,7 @@ def _most_connections() -> int:
     return _CONNECTIONS if soft == resource.RLIM_INFINITY else max(min(_CONNECTIONS, soft // 2), 8)
 
 
-def impatient(base: Any, most: int) -> Any:
+def impatient(base: Any, most: int, ending: Callable[[], None] = lambda: None) -> Any:
     """Uvicorn's protocol with an end to connections that ask for nothing.
 
     A connection has _HEAD_SECONDS for the head of each request. Where there are too many, the one goes that has waited for the
@@ -175,6 +184,7 @@ def impatient(base: Any, most: int) -> Any:
     Args:
         base: uvicorn's class.
         most: connections.
+        ending: called when the server ends.
     """
     waiting: dict[Any, Any] = {}  # connection -> what ends it; the one that has waited the longest first
 
@@ -200,6 +210,11 @@ def impatient(base: Any, most: int) -> Any:
             elif self not in waiting:
                 self._wait()
 
+        def shutdown(self) -> None:
+            """The server ends: what is held back is answered now."""
+            ending()
+            super().shutdown()
+
         def connection_lost(self, exc: Exception | None) -> None:
             """The end."""
             self._ready()
@@ -224,9 +239,16 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def guarded(app: Any, secret: str) -> Any:
-    """The ASGI application without its Control and Runtime paths for callers who do not know the secret."""
+def guarded(app: Any, secret: str, bell: Bell | None = None) -> Any:
+    """The ASGI application without its Control and Runtime paths for callers who do not know the secret.
+
+    Args:
+        app: Flower's.
+        secret: of the coordinator's own process.
+        bell: holds questions for messages back until there is one; None: they are passed on at once.
+    """
     refusals = Refusals(_say)
+    bell = bell or Bell(lambda body: "", lambda body: [])
 
     async def guard(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -272,9 +294,133 @@ def guarded(app: Any, secret: str) -> Any:
                 refusals.tell(what, path, scope, key=_fingerprint(headers.get(_NODE_KEY, b"")))
             await send(event)
 
-        await app(scope, limited, watched)
+        await bell.passed(app, scope, limited, watched)
 
     return guard
+
+
+@dataclasses.dataclass
+class _Asked:
+    """The last question of one caller: whether there may be an answer since, and who of it waits."""
+
+    question: bytes
+    rung: bool = True
+    held: asyncio.Future[None] | None = None
+
+    def release(self) -> None:
+        if self.held is not None and not self.held.done():
+            self.held.set_result(None)
+
+
+class Bell:
+    """Callers who ask for messages wait here until there may be one for them, instead of asking again and again.
+
+    A question is passed on at once where its caller's last one found something, was another one, or a message was pushed since
+    that one was passed on: nobody misses any. Else it is, after _HOLD seconds; and where the same caller asks anew, since the
+    earlier connection may be dead, and a message that is taken over it would be lost.
+
+    Args:
+        node_of: the node that a site's question names; an empty text: none.
+        nodes_of: the nodes that messages are for, from the body with which they are pushed.
+    """
+
+    def __init__(self, node_of: Callable[[bytes], str], nodes_of: Callable[[bytes], list[str]]) -> None:
+        self._node_of, self._nodes_of = node_of, nodes_of
+        self._asked: dict[str, _Asked] = {}
+        self._closed = False
+
+    def ring(self, caller: str) -> None:
+        """There may be a message for a node, or for the coordinator: an empty name."""
+        if caller in self._asked:
+            self._asked[caller].rung = True
+            self._asked[caller].release()
+
+    def close(self) -> None:
+        """Hold nothing back any more."""
+        self._closed = True
+        for asked in self._asked.values():
+            asked.release()
+
+    async def passed(self, app: Any, scope: Any, receive: Any, send: Any) -> None:
+        """Call the application, at once or when the bell rings."""
+        path = scope["path"]
+        if path not in (*_ASKS, _TO_SITES, *_BY_SITES):
+            await app(scope, receive, send)
+            return
+        body = b""
+        while (event := await receive())["type"] == "http.request":
+            body += event.get("body", b"")
+            if not event.get("more_body", False):
+                break
+        ends = [event if event["type"] != "http.request" else {"type": "http.request", "body": body}]
+
+        async def again() -> Any:
+            return ends.pop() if ends else await receive()
+
+        if path in _ASKS:
+            caller = self._node_of(body) if path == _ASKS[0] else ""
+            if await self._waited(caller, body, receive):
+                await app(scope, again, self._watching(send, caller, body))
+            return
+        status = 0
+
+        async def noting(event: Any) -> None:
+            nonlocal status
+            status = event.get("status", status)
+            await send(event)
+
+        await app(scope, again, noting)
+        if status == 200:
+            for caller in self._nodes_of(body) if path == _TO_SITES else [""]:
+                self.ring(caller)
+
+    async def _waited(self, caller: str, question: bytes, receive: Any) -> bool:
+        """Hold a question back where nobody rang. False: the caller is gone."""
+        asked = self._asked.get(caller)
+        if asked is None:
+            return True
+        asked.release()
+        there = True
+        if asked.question == question and not asked.rung and not self._closed:
+            asked.held = asyncio.get_running_loop().create_future()
+            gone = asyncio.ensure_future(receive())
+            done, _ = await asyncio.wait((asked.held, gone), timeout=_HOLD, return_when=asyncio.FIRST_COMPLETED)
+            gone.cancel()
+            there = gone not in done
+        asked.question, asked.rung = question, not there
+        return there
+
+    def _watching(self, send: Any, caller: str, question: bytes) -> Any:
+        """Remember who asks, once it is one whom the application lets in, and whether there was something."""
+        welcome = False
+
+        async def watching(event: Any) -> None:
+            nonlocal welcome
+            if event["type"] == "http.response.start":
+                welcome = event["status"] == 200
+            elif welcome:
+                asked = self._asked.setdefault(caller, _Asked(question))
+                asked.rung = asked.rung or bool(event.get("body"))
+            await send(event)
+
+        return watching
+
+
+def _node_of(body: bytes) -> str:
+    from flwr.proto.fleet_pb2 import PullMessagesRequest
+    from google.protobuf.message import DecodeError
+
+    try:
+        return str(PullMessagesRequest.FromString(body).node.node_id)
+    except DecodeError:
+        return "?"
+
+
+def _nodes_of(body: bytes) -> list[str]:
+    from flwr.proto.runtime_pb2 import PushAppMessagesRequest
+
+    # the application has read it before
+    return [str(one.metadata.dst_node_id) for one in PushAppMessagesRequest.FromString(body).messages_list]
 
 
 class Refusals:
@@ -437,6 +583,7 @@ class Coordinator:
         self._orders: queue.Queue[Frame | None] = queue.Queue()
         self._nodes: dict[str, int] = {}
         self._open: dict[str, tuple[str, str, float]] = {}  # message id -> (key, site, when it is given up)
+        self._change = threading.Condition()  # of what is open
         self._online: list[str] | None = None
 
     def run(self) -> None:
@@ -451,9 +598,11 @@ class Coordinator:
                 return
             except Exception as error:  # noqa: BLE001 - whatever broke, the answer is to begin again
                 self._pipe.send({"op": "down", "cause": _reason(error)})
-                for _, (key, site, _) in self._open.items():
+                with self._change:
+                    lost = list(self._open.values())
+                    self._open.clear()
+                for key, site, _ in lost:
                     self._pipe.send({"op": "lost", "key": key, "site": site})
-                self._open.clear()
                 self._online = None
                 time.sleep(wait)
                 wait = min(2 * wait, 5.0)
@@ -525,26 +674,40 @@ class Coordinator:
         return True
 
     def _carry(self) -> None:
-        looked = 0.0
+        ended, broken, looked = threading.Event(), list[Exception](), 0.0
+        threading.Thread(target=self._gather, args=(self._runtime, ended, broken), daemon=True).start()
         try:
-            while True:
+            while not broken:
                 try:
-                    order = self._orders.get(timeout=_FAST if self._open else 0.25)
+                    order = self._orders.get(timeout=0.25)
                 except queue.Empty:
-                    pass
+                    if time.monotonic() - looked > 2.0:
+                        looked = time.monotonic()
+                        self._tell_online()
                 else:
                     if order is None:
                         return
                     self._push(*order)
-                    continue
-                self._collect()
-                if time.monotonic() - looked > 2.0:
-                    looked = time.monotonic()
-                    self._tell_online()
+            raise broken[0]
         finally:
+            ended.set()
             self._beat._stop_event.set()
             self._finish()
             self._runtime.close()
+
+    def _gather(self, runtime: Any, ended: threading.Event, broken: list[Exception]) -> None:
+        """Fetch answers while there are requests without one, beside the thread that sends."""
+        try:
+            while not ended.is_set():
+                with self._change:
+                    if not self._open:
+                        self._change.wait(0.25)
+                        continue
+                asked = time.monotonic()
+                if not self._collect(runtime, ended) and time.monotonic() - asked < _HELD:
+                    ended.wait(_FAST)
+        except Exception as error:  # noqa: BLE001 - the thread that carries raises it
+            broken.append(error)
 
     def _finish(self) -> None:
         import httpx
@@ -580,7 +743,6 @@ class Coordinator:
         )  # fmt: skip
         message = _message(metadata, data)
         identity, tree, objects = _contents(message)
-        self._open[identity] = (key, site, time.monotonic() + _TTL)
         response = self._runtime.PushMessages(
             PushAppMessagesRequest(
                 messages_list=[message_to_proto(remove_content_from_message(message))], message_object_trees=[tree]
@@ -593,23 +755,30 @@ class Coordinator:
                     session_id=response.session_id,
                 )
             )  # fmt: skip
+        with self._change:  # the SuperLink has an error for whoever asks before it knows the message
+            self._open[identity] = (key, site, time.monotonic() + _TTL)
+            self._change.notify()
 
-    def _collect(self) -> None:
+    def _collect(self, runtime: Any, ended: threading.Event) -> bool:
+        """Tell of the answers that are there; whether there was any."""
         from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
         from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 
-        if not self._open:
-            return
-        response = self._runtime.PullMessages(PullAppMessagesRequest(message_ids=list(self._open)))
+        with self._change:
+            ids = list(self._open)
+        response = runtime.PullMessages(PullAppMessagesRequest(message_ids=ids))
+        if ended.is_set():
+            return False
         for proto, tree in zip(response.messages_list, response.message_object_trees, strict=True):
-            key, site, _ = self._open.pop(proto.metadata.reply_to_message_id, ("", "", 0.0))
+            with self._change:
+                key, site, _ = self._open.pop(proto.metadata.reply_to_message_id, ("", "", 0.0))
             if not key:
                 continue
             identity = proto.metadata.message_id
             try:
                 objects = _fetched(
                     tree,
-                    lambda name: self._runtime.PullObject(
+                    lambda name: runtime.PullObject(
                         PullObjectRequest(node=self._self, run_id=self._run_id, object_id=name)
                     ),
                 )
@@ -618,13 +787,15 @@ class Coordinator:
                 self._pipe.send({"op": "lost", "key": key, "site": site, "cause": str(refusal)})
                 continue
             finally:
-                self._runtime.ConfirmMessageReceived(
+                runtime.ConfirmMessageReceived(
                     ConfirmMessageReceivedRequest(node=self._self, run_id=self._run_id, message_object_id=identity)
                 )
             self._pipe.send({"op": "answer", "key": key, "site": site}, data)
-        for identity in [i for i, (_, _, end) in self._open.items() if time.monotonic() > end]:
-            key, site, _ = self._open.pop(identity)
+        with self._change:
+            late = [self._open.pop(i) for i, (_, _, end) in list(self._open.items()) if time.monotonic() > end]
+        for key, site, _ in late:
             self._pipe.send({"op": "lost", "key": key, "site": site})
+        return bool(response.messages_list)
 
 
 def _public(text: str) -> bytes:
@@ -653,6 +824,7 @@ class Site:
         self._stop = threading.Event()
         self._runs: dict[int, str] = {}
         self._node: Any = None
+        self._asking: Any = None  # the client, while it asks for messages
 
     def run(self) -> None:
         """Serve until the parent is gone; connect again, with longer and longer waits, whenever it fails."""
@@ -677,7 +849,11 @@ class Site:
             self._answers.put(frame)
         self._stop.set()
         self._answers.put(None)
-        time.sleep(3)
+        client = self._asking
+        if client is None:
+            time.sleep(3)
+        else:  # the question is held back for longer than anybody wants to wait
+            self._leave(client)
         os._exit(0)
 
     def _client(self) -> Any:
@@ -729,12 +905,13 @@ class Site:
 
         active = beaten = time.monotonic()
         while not self._stop.is_set():
+            asked, self._asking = time.monotonic(), client
             response = client.PullMessages(PullMessagesRequest(node=self._node))
-            now = time.monotonic()
+            now, self._asking = time.monotonic(), None
             if response.messages_list:
                 self._take(client, response.messages_list[0], response.message_object_trees[0])
                 active = time.monotonic()
-            else:
+            elif now - asked < _HELD:
                 self._stop.wait(_FAST if now - active < _LINGER else _SLOW)
             if now - beaten > _HEARTBEAT * 0.4:
                 self._beat(client)
