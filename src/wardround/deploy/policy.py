@@ -6,6 +6,7 @@ What concerns the site alone (which records, device, threads) it sets itself, in
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -20,9 +21,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator, model_validator
 
 from wardround.config.job import Job, PretrainedSpec, highest
+from wardround.config.load import parse_yaml
 from wardround.deploy.jobs import named_files, plugin_hash, references
 from wardround.deploy.names import is_name
-from wardround.deploy.project import Strict, read_strict
+from wardround.deploy.project import Strict, read_settings, strict_from
 from wardround.errors import ConfigError, WardroundError
 from wardround.federation.baselines import changed, sites_asked
 from wardround.types import Json
@@ -324,7 +326,7 @@ class SitePolicy(Strict):
             raise ValueError("approval.auto has two rules of one name")
         return self
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the policy's values, hexadecimal; comments and order do not matter."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
@@ -645,12 +647,17 @@ _RULES: tuple[Callable[[_Case], Reasons], ...] = (_keys, _names, _data, _code, _
 
 
 def read_policy(path: Path) -> SitePolicy:
-    """Read `site.yaml`.
+    """Read `site.yaml`: each time, since an administrator may change it at any moment; what is the same is not parsed again.
 
     Raises:
         ConfigError: absent, not YAML, an unknown key, or a value that it does not take: nothing runs then.
     """
-    return read_strict(path, SitePolicy, "a site's policy")
+    return _policy_of(read_settings(path, "a site's policy"), str(path))
+
+
+@functools.lru_cache(maxsize=16)
+def _policy_of(text: str, where: str) -> SitePolicy:
+    return strict_from(parse_yaml(text, where), SitePolicy, where)
 
 
 def apply_limits(limits: Limits) -> list[str]:

@@ -124,14 +124,17 @@ def read_strict(path: Path, kind: type[Read], what: str) -> Read:
     Raises:
         ConfigError: absent, not YAML, an unknown key, or a value that the model does not take.
     """
+    return strict_from(parse_yaml(read_settings(path, what), str(path)), kind, str(path))
+
+
+def read_settings(path: Path, what: str) -> str:
+    """The text of a file of settings. Raises ConfigError where it is absent or cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"there is no file {path}: give the path of {what}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    tree = parse_yaml(text, str(path))
-    return strict_from(tree, kind, str(path))
 
 
 def strict_from(tree: Any, kind: type[Read], where: str) -> Read:
