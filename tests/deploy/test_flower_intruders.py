@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import socket
 import ssl
 import subprocess
@@ -56,8 +57,10 @@ class Net:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
-        self.coordinator = provisioned(folder, ("a", "b"), coordinator={"addresses": ["127.0.0.1"], "port": self.port})
-        parties = initialised(folder, self.coordinator, ("a", "b"))
+        self.coordinator = provisioned(
+            folder, ("a", "b", "c"), coordinator={"addresses": ["127.0.0.1"], "port": self.port}
+        )
+        parties = initialised(folder, self.coordinator, ("a", "b", "c"))
         enrolling.enrol(self.coordinator.path, [one.path / "request.json" for one in parties.values()])
         self.keys = {name: one.node_key for name, one in parties.items()}
         self.frames: dict[str, list[Frame]] = {}
@@ -121,8 +124,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     try:
         made.superlink()
         made.child("coordinator", "coordinator", made.relay_options())
-        for name, key in made.keys.items():
-            made.site(name, key)
+        for name in ("a", "b"):
+            made.site(name, made.keys[name])
         until(lambda: made.heard("coordinator", "online", sites=["a", "b"]), 60, "both sites are online")
         yield made
     finally:
@@ -156,6 +159,76 @@ def test_an_exchange_of_nothing_takes_less_than_four_seconds(net: Net) -> None:
     assert sorted(times)[2] <= 4.0
 
 
+@pytest.mark.parametrize("size", [0, 1, relay._SHORT, relay._SHORT + 1, relay.PART])
+def test_datagrams_of_any_length_cross_whole(net: Net, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    net.children["coordinator"].send({"op": "post", "key": f"of {size}", "site": "a"}, data)
+    found = until(lambda: net.heard("coordinator", "answer", key=f"of {size}"), 30, "the echo")
+    assert found[1] == data
+
+
+@contextlib.contextmanager
+def scripted(net: Net, name: str, before: str) -> Iterator[relay.Pipe]:
+    """A site's relay with the key of `name`, in which some lines have run before."""
+    code = (
+        f"import sys\nsys.path.insert(0, {str(Path(relay.__file__).parent)!r})\nimport relay\n{before}\nrelay.main()\n"
+    )
+    with (net.folder / "scripted.log").open("ab") as log:
+        process = subprocess.Popen(
+            [str(PYTHON), "-c", code, "site"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    pipe = relay.Pipe(process.stdout, process.stdin)  # type: ignore[arg-type]
+    authority = str(net.coordinator.authority)
+    pipe.send({"address": f"127.0.0.1:{net.port}", "authority": authority, "key": str(net.keys[name])})
+    try:
+        yield pipe
+    finally:
+        process.stdin.close()
+        process.wait(15)
+        process.stdout.close()
+
+
+COUNTED = """
+from flwr.supernode.fleet_http_client import FleetHttpClient
+pull = FleetHttpClient.PullMessages
+def counted(*args, **more):
+    with open({tally!r}, "a") as file:
+        file.write("x")
+    return pull(*args, **more)
+FleetHttpClient.PullMessages = counted
+"""
+
+
+def test_who_waits_for_messages_asks_seldom(net: Net) -> None:
+    """Flower's empty answer is one that the guard knows: the next question is held back until there is a message."""
+    tally = net.folder / "tally"
+    with scripted(net, "c", COUNTED.format(tally=str(tally))) as pipe:
+        frame = pipe.receive()
+        time.sleep(2 * relay._HOLD)
+        asked = len(tally.read_text())
+    assert frame is not None
+    assert frame[0]["op"] == "up"
+    assert 2 <= asked <= 5  # and 160 without
+
+
+def test_a_label_that_is_no_datagram_is_a_lost_one(net: Net) -> None:
+    with scripted(net, "c", "relay._label = lambda data: '***'") as pipe:
+        frame = pipe.receive()
+        assert frame is not None
+        assert frame[0]["op"] == "up"
+        net.children["coordinator"].send({"op": "post", "key": "label", "site": "c"}, b"x")
+        frame = pipe.receive()
+        assert frame is not None
+        assert frame[0]["op"] == "datagram"
+        pipe.send({"key": frame[0]["key"]}, b"an answer")
+        lost = until(lambda: net.heard("coordinator", "lost", key="label"), 30, "its answer is none")
+    assert lost[0]["cause"] == "a message whose label is no datagram"
+    net.children["coordinator"].send({"op": "post", "key": "after it", "site": "a"}, b"x")
+    until(lambda: net.heard("coordinator", "answer", key="after it"), 30, "the others are still served")
+
+
 @pytest.mark.parametrize(
     "path",
     ["/v1/control/list-runs", "/v1/control/start-run", "/v1/control/register-node", "/v1/runtime/acquire-task",
@@ -187,31 +260,16 @@ def test_an_unknown_key_is_refused(net: Net) -> None:
 
 
 LATE = """
-import datetime, importlib, sys
-sys.path.insert(0, {folder!r})
+import datetime, importlib
 auth = importlib.import_module("flwr.supernode.node_auth_http_interceptor")
 true_now = auth.now
 auth.now = lambda: true_now() + datetime.timedelta(days=1)
-import relay
-relay.main()
 """
 
 
 def test_a_clock_a_day_off_is_refused_and_named(net: Net) -> None:
-    code = LATE.format(folder=str(Path(relay.__file__).parent))
-    with (net.folder / "late.log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(PYTHON), "-c", code, "site"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-        )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    pipe = relay.Pipe(process.stdout, process.stdin)  # type: ignore[arg-type]
-    authority = str(net.coordinator.authority)
-    pipe.send({"address": f"127.0.0.1:{net.port}", "authority": authority, "key": str(net.keys["a"])})
-    frame = pipe.receive()
-    process.stdin.close()
-    process.wait(15)
-    process.stdout.close()
+    with scripted(net, "a", LATE) as pipe:
+        frame = pipe.receive()
     assert frame is not None
     assert frame[0]["op"] == "down"
     assert "clock" in frame[0]["cause"]

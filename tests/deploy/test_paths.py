@@ -23,6 +23,7 @@ from wardround.deploy.operate import submit
 from wardround.deploy.policy import Asked, Facts, SitePolicy
 from wardround.deploy.project import Project, strict_from
 from wardround.errors import ConfigError, MessageError, WardroundError
+from wardround.federation.engines.flower import transfer
 from wardround.federation.engines.flower.transfer import Inbox, datagram
 
 PATHS = [
@@ -188,7 +189,10 @@ def test_a_job_is_not_kept_through_a_link(parties: Parties, tmp_path: Path) -> N
     assert not list(outside.iterdir())
 
 
-def test_a_datagram_or_a_frame(parties: Parties, coordinator: Coordinator, tmp_path: Path) -> None:
+def test_a_datagram_or_a_frame(
+    parties: Parties, coordinator: Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "HOLD", 0.01)
     for name in PATHS:
         before = tree(tmp_path)
         inbox = Inbox(2**20)

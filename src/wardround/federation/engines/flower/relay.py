@@ -49,6 +49,8 @@ _TTL = 600.0
 _FAST, _SLOW = 0.05, 0.5
 """Seconds between looks for a message: just after one, and after a while without."""
 _LINGER = 20.0
+_SHORT = 2**15
+"""Most bytes of a datagram that travels as the label of a message."""
 _HOLD = 4.0
 """Seconds that a question for messages waits at the SuperLink until there is one; a heartbeat may be later than that."""
 _HELD = 1.0
@@ -476,10 +478,20 @@ def _say(event: str, **facts: Any) -> None:
 # ------------------------------------------------------------------------------------------------ datagrams in Flower
 
 
+def _label(data: bytes) -> str:
+    """A short datagram as the label of its message; empty for a long one, which is a record.
+
+    Flower gives a message's label (`group_id`) with the message itself. A record is an object in an object in an object, and each
+    of them takes a call to send and one to fetch.
+    """
+    return base64.b64encode(data).decode() if len(data) <= _SHORT else ""
+
+
 def _message(metadata: Any, data: bytes) -> Any:
     from flwr.app import ConfigRecord, Message, RecordDict
 
-    return Message(content=RecordDict({"datagram": ConfigRecord({"data": data})}), metadata=metadata)
+    records = {} if metadata.group_id else {"datagram": ConfigRecord({"data": data})}
+    return Message(content=RecordDict(records), metadata=metadata)
 
 
 def _contents(message: Any) -> tuple[str, Any, dict[str, bytes]]:
@@ -497,10 +509,17 @@ def _contents(message: Any) -> tuple[str, Any, dict[str, bytes]]:
         return identity, tree, {key: value.deflate() for key, value in get_all_nested_objects(message).items()}
 
 
-def _datagram(identity: str, objects: dict[str, bytes]) -> bytes:
+def _datagram(proto: Any, tree: Any, pull: Callable[[str], Any]) -> bytes:
     """The bytes in a message that crossed. Raises Refusal where it is of another form."""
     from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+    label = proto.metadata.group_id
+    if label:
+        try:
+            return base64.b64decode(label[: 2 * _SHORT], validate=True)
+        except ValueError as error:
+            raise Refusal("a message whose label is no datagram") from error
+    identity, objects = proto.metadata.message_id, _fetched(tree, pull)
     for key, content in objects.items():
         if hashlib.sha256(content).hexdigest() != key:
             raise Refusal("an object does not hash to its name")
@@ -739,7 +758,7 @@ class Coordinator:
             return
         metadata = Metadata(
             run_id=self._run_id, message_id="", src_node_id=1, dst_node_id=self._nodes[site], reply_to_message_id="",
-            group_id="", created_at=time.time(), ttl=_TTL, message_type="query",
+            group_id=_label(data), created_at=time.time(), ttl=_TTL, message_type="query",
         )  # fmt: skip
         message = _message(metadata, data)
         identity, tree, objects = _contents(message)
@@ -748,7 +767,7 @@ class Coordinator:
                 messages_list=[message_to_proto(remove_content_from_message(message))], message_object_trees=[tree]
             )
         )
-        for name in response.objects_to_push:
+        for name in () if metadata.group_id else response.objects_to_push:
             self._runtime.PushObject(
                 PushObjectRequest(
                     node=self._self, run_id=self._run_id, object_id=name, object_content=objects.pop(name),
@@ -776,13 +795,12 @@ class Coordinator:
                 continue
             identity = proto.metadata.message_id
             try:
-                objects = _fetched(
-                    tree,
+                data = _datagram(
+                    proto, tree,
                     lambda name: runtime.PullObject(
                         PullObjectRequest(node=self._self, run_id=self._run_id, object_id=name)
                     ),
-                )
-                data = _datagram(identity, objects)
+                )  # fmt: skip
             except Refusal as refusal:
                 self._pipe.send({"op": "lost", "key": key, "site": site, "cause": str(refusal)})
                 continue
@@ -928,16 +946,15 @@ class Site:
             self._reply(client, message, b'{"refused": "an app bundle that is not the constant relay"}')
             return
         try:
-            objects = _fetched(
-                tree,
+            data = _datagram(
+                proto, tree,
                 lambda name: client.PullObject(PullObjectRequest(node=self._node, run_id=run, object_id=name)),
-            )
+            )  # fmt: skip
             client.ConfirmMessageReceived(
                 ConfirmMessageReceivedRequest(
                     node=self._node, run_id=run, message_object_id=message.metadata.message_id
                 )
             )
-            data = _datagram(message.metadata.message_id, objects)
         except Refusal as refusal:
             self._pipe.send({"op": "refused", "what": "message", "cause": str(refusal)})
             return
@@ -982,7 +999,7 @@ class Site:
         left = max(asked.created_at + asked.ttl - time.time(), 1.0)
         metadata = Metadata(
             run_id=asked.run_id, message_id="", src_node_id=asked.dst_node_id, dst_node_id=asked.src_node_id,
-            reply_to_message_id=asked.message_id, group_id="", created_at=time.time(), ttl=left, message_type="query",
+            reply_to_message_id=asked.message_id, group_id=_label(data), created_at=time.time(), ttl=left, message_type="query",
         )  # fmt: skip
         reply = _message(metadata, data)
         _, tree, objects = _contents(reply)
@@ -992,7 +1009,7 @@ class Site:
                 message_object_trees=[tree], clientapp_runtime_list=[0.0],
             )
         )  # fmt: skip
-        for name in response.objects_to_push:
+        for name in () if metadata.group_id else response.objects_to_push:
             client.PushObject(
                 PushObjectRequest(
                     node=self._node, run_id=asked.run_id, object_id=name, object_content=objects.pop(name),
