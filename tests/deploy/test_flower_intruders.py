@@ -201,6 +201,14 @@ FleetHttpClient.PullMessages = counted
 """
 
 
+def test_what_is_for_a_site_that_is_not_there_is_lost(net: Net) -> None:
+    """Flower answers in its place, with what was sent to it and an error."""
+    net.children["coordinator"].send({"op": "post", "key": "for nobody", "site": "c"}, b"x")
+    lost = until(lambda: net.heard("coordinator", "lost", key="for nobody"), 60, "nobody has it")
+    assert lost[0]["cause"].startswith("an error message")
+    assert net.heard("coordinator", "answer", key="for nobody") is None
+
+
 def test_who_waits_for_messages_asks_seldom(net: Net) -> None:
     """Flower's empty answer is one that the guard knows: the next question is held back until there is a message."""
     tally = net.folder / "tally"

@@ -513,6 +513,8 @@ def _datagram(proto: Any, tree: Any, pull: Callable[[str], Any]) -> bytes:
     """The bytes in a message that crossed. Raises Refusal where it is of another form."""
     from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+    if proto.HasField("error"):  # of the SuperLink, with the label of the message that it could not bring
+        raise Refusal(f"an error message: {proto.error.reason}")
     label = proto.metadata.group_id
     if label:
         try:
