@@ -10,10 +10,11 @@ READY := $(VENV)/.ready
 # Flower wants older packages than wardround does, so it has an environment of its own, where the tests look for it.
 FLOWER := .venvs/flower
 
-# What runs processes mostly waits; of that, what waits longest begins first.
+# What runs processes waits as well as works, and is no companion of what needs a whole processor; the longest begins first.
 PROCESSES := tests/docs/test_deployment_page.py tests/deploy
 APART := $(foreach path,$(PROCESSES),--ignore $(path))
-BETWEEN := tests/deploy/test_namespaces.py $(PROCESSES)
+BETWEEN := --no-loadscope-reorder $(foreach name,flower_faults namespaces flower two_coordinators flower_figures nginx,\
+  tests/deploy/test_$(name).py) $(PROCESSES)
 
 .PHONY: help demo test all quick check bench flower clean
 

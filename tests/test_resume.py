@@ -34,20 +34,21 @@ TREE: dict[str, Any] = {
 
 
 @POSIX
-def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_kills_leave_no_trace(kills: int, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(HERE / "kill_runs.py"), str(tmp_path), "20"],
+        [sys.executable, str(HERE / "kill_runs.py"), str(tmp_path), str(kills)],
         capture_output=True, text=True, check=False, timeout=600, env={**os.environ, "MPLBACKEND": "Agg"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert len(told) == 20
+    assert len(told) == kills
     for kill in told:
         assert kill["same result"], kill
         assert kill["same tensors"], kill
         assert kill["left over"] == []
-    # the moments were spread: training was hit, and so was what comes before or after it
-    assert len({kill["stage"] for kill in told}) >= 3
+    # the moments are spread: of many, some hit training, and some what comes before or after it
+    assert len({kill["stage"] for kill in told}) >= (3 if kills == 20 else 1)
 
 
 @pytest.fixture(scope="module")

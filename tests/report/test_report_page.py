@@ -187,6 +187,7 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
         build(tmp_path / "file", sample_result(1, 1))
 
 
+@pytest.mark.long
 def test_a_report_takes_seconds(tmp_path):
     build(tmp_path, sample_result(1, 1))
     begin = time.process_time()

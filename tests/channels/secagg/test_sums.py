@@ -215,6 +215,7 @@ def test_neighbours_on_a_ring_mask_with_each_other_alone() -> None:
         collect(here, server, index=2)
 
 
+@pytest.mark.long
 def test_a_hundred_sites_run_twenty_rounds() -> None:
     here = ward(100)
     draw(here, 2000)
