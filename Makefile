@@ -10,11 +10,12 @@ READY := $(VENV)/.ready
 # Flower wants older packages than wardround does, so it has an environment of its own, where the tests look for it.
 FLOWER := .venvs/flower
 
-# What runs processes waits as well as works, and is no companion of what needs a whole processor; the longest begins first.
-PROCESSES := tests/docs/test_deployment_page.py tests/deploy
-APART := $(foreach path,$(PROCESSES),--ignore $(path))
-BETWEEN := --no-loadscope-reorder $(foreach name,flower_faults namespaces flower two_coordinators flower_figures nginx,\
-  tests/deploy/test_$(name).py) $(PROCESSES)
+# Tests between processes wait as well as work: they begin first, the longest before the others, and what only works fills the
+# pauses of one more worker than there are processors.
+PROCESSES := $(foreach name,flower_faults namespaces flower two_coordinators flower_figures nginx,\
+  tests/deploy/test_$(name).py) tests/deploy
+WORKERS = $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PROCESSES) tests
 
 .PHONY: help demo test all quick check bench flower clean
 
@@ -24,20 +25,18 @@ help: ## this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("wardround needs Python 3.11 or newer, and this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
 demo: $(READY) ## train across five unlike hospitals on built-in data, and write a report
 	$(BIN)/wardround run examples/wdbc.yaml --out runs/demo --overwrite
 
 test: $(READY) ## the tests, but for the longest
-	$(BIN)/python -m pytest -n auto --dist loadfile $(APART) -m 'not long'
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(BETWEEN) -m 'not long'
+	$(PYTEST) -m 'not long'
 
 all: $(READY) ## every test
-	$(BIN)/python -m pytest -n auto --dist loadfile $(APART)
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(BETWEEN)
+	$(PYTEST)
 
 quick: $(READY) ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not slow and not long'
@@ -55,7 +54,7 @@ flower: $(FLOWER)/.ready ## Flower in an environment of its own, for what runs b
 
 $(FLOWER)/.ready: constraints-flower.txt
 	test -x $(FLOWER)/$(notdir $(BIN))/python || $(PYTHON) -m venv $(FLOWER)
-	$(FLOWER)/$(notdir $(BIN))/python -m pip install --quiet --disable-pip-version-check --constraint constraints-flower.txt flwr==1.41.0
+	$(FLOWER)/$(notdir $(BIN))/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints-flower.txt flwr==1.41.0
 	touch $(FLOWER)/.ready
 
 clean: ## remove the environments and caches

@@ -77,7 +77,7 @@ def test_a_site_killed_while_its_update_is_fetched_gives_the_same_one_again(
 ) -> None:
     job = write_job(tmp_path, "fedavg")
     wide = "model.options={hidden: [1500, 1500], norm: none}"  # 9 MB: three parts
-    more = ("training.rounds=2", "seed=14", "training.local_steps=60", wide)
+    more = ("training.rounds=2", "seed=14", "training.local_steps=20", wide)
     name = hospitals.submit(job, overrides=more)
     until(lambda: trains(hospitals, "va", 1), 60, "va trains")
     with held(hospitals, "coordinator"):  # which has one part of the answer at most

@@ -105,6 +105,7 @@ def test_stacked_is_sequential(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_workers_give_the_same(tmp_path: Path) -> None:
     one, two = (
         trained(tmp_path / f"{n}", {"name": "keras_plugins:dropped", "options": {"seed": 3}}, engine={"workers": n})[1]

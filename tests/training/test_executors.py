@@ -118,7 +118,10 @@ def test_stacked_equals_sequential_where_rows_are_independent(model: str, rule: 
     assert compare(model, 10, learning, rule=RULES[rule](), optimizer=SGD[optimizer]) <= 1e-12
 
 
-@pytest.mark.parametrize(("work", "optimizer"), [("epochs", "plain"), ("epochs", "both"), ("steps", "momentum")])
+@pytest.mark.parametrize(
+    ("work", "optimizer"),
+    [pytest.param("epochs", "plain", marks=pytest.mark.long), ("epochs", "both"), ("steps", "momentum")],
+)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("model", ["mlp_with_batch_norm", "cnn"])
 def test_stacked_equals_sequential_with_batch_norm(model: str, rule: str, work: str, optimizer: str) -> None:

@@ -159,7 +159,7 @@ print("trained")
 """
 
 
-@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize("norm", [pytest.param("group", marks=pytest.mark.long), "batch"])
 def test_a_narrow_residual_network_trains_without_a_crash(norm: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CRASH.format(norm=norm)], capture_output=True, text=True, check=False, timeout=120

@@ -281,7 +281,10 @@ print(run(job, "out", report=False, listener=listen)["executor_reason"])
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a signal of POSIX")
-@pytest.mark.parametrize("until", ["selected", "setup", "round"])
+@pytest.mark.parametrize(
+    "until",
+    [pytest.param("selected", marks=pytest.mark.long), pytest.param("setup", marks=pytest.mark.long), "round"],
+)
 def test_a_script_needs_no_guard_and_leaves_nothing_even_if_killed(
     until: str, tmp_path: Path, own_temporary_folder: Path
 ) -> None:
