@@ -10,12 +10,11 @@ READY := $(VENV)/.ready
 # Flower wants older packages than wardround does, so it has an environment of its own, where the tests look for it.
 FLOWER := .venvs/flower
 
-# Tests between processes wait as well as work: they begin first, the longest before the others, and what only works fills the
-# pauses of one more worker than there are processors.
-PROCESSES := $(foreach name,flower_faults namespaces flower two_coordinators flower_figures nginx,\
+# Tests between processes wait as well as work: they run apart, one more of them than there are processors, the longest first.
+PROCESSES := --no-loadscope-reorder $(foreach name,flower_faults namespaces flower two_coordinators flower_figures nginx,\
   tests/deploy/test_$(name).py) tests/deploy
 WORKERS = $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PROCESSES) tests
+PYTEST = $(BIN)/python -m pytest --dist loadfile
 
 .PHONY: help demo test all quick check bench flower clean
 
@@ -33,10 +32,12 @@ demo: $(READY) ## train across five unlike hospitals on built-in data, and write
 	$(BIN)/wardround run examples/wdbc.yaml --out runs/demo --overwrite
 
 test: $(READY) ## the tests, but for the longest
-	$(PYTEST) -m 'not long'
+	$(PYTEST) -n auto --ignore tests/deploy -m 'not long'
+	$(PYTEST) -n $(WORKERS) $(PROCESSES) -m 'not long'
 
 all: $(READY) ## every test
-	$(PYTEST)
+	$(PYTEST) -n auto --ignore tests/deploy
+	$(PYTEST) -n $(WORKERS) $(PROCESSES)
 
 quick: $(READY) ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not slow and not long'

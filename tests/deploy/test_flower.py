@@ -103,7 +103,7 @@ def assert_same_personalized(hospitals: Hospitals, name: str, local: Path, selec
                 assert (states[f"states/local/{key}"][0].double() - value.double()).abs().max() <= 1e-6, (site, key)
 
 
-@pytest.mark.parametrize(("algorithm", "selected"), [("fedbn", 3), ("scaffold", 2)])
+@pytest.mark.parametrize(("algorithm", "selected"), [pytest.param("fedbn", 3, marks=pytest.mark.long), ("scaffold", 2)])
 def test_hospitals_keep_what_one_process_keeps_of_the_best_round(
     hospitals: Hospitals, tmp_path: Path, algorithm: str, selected: int
 ) -> None:
