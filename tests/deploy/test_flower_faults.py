@@ -160,6 +160,7 @@ def test_who_is_refused_for_a_key_or_a_clock_is_in_the_audit_log(
     assert (reason, mark) in {(entry["reason"], entry["fingerprint"]) for entry in noted}
 
 
+@pytest.mark.long
 def test_a_cut_network_delays_a_run_and_does_not_change_it(hospitals: Hospitals, tmp_path: Path) -> None:
     job = write_job(tmp_path, "scaffold")
     name = hospitals.submit(job, overrides=("training.rounds=5", "seed=11"))

@@ -269,6 +269,19 @@ def test_who_is_not_let_in_is_told_at_once_and_takes_no_room() -> None:
 
 
 @pytest.mark.usefixtures("patient")
+def test_a_stranger_in_somebodys_name_keeps_no_message_from_him() -> None:
+    async def scene(post: Post) -> None:
+        await settled(post, "7")
+        await post.call(PUSH, "7")
+        post.strangers.add("7")
+        assert await post.call(ASK, "7") == b""
+        post.strangers.clear()
+        assert await post.call(ASK, "7") == b"a message"
+
+    timed(scene)
+
+
+@pytest.mark.usefixtures("patient")
 def test_the_coordinator_waits_for_an_answer_to_what_it_asks_for() -> None:
     async def scene(post: Post) -> None:
         for _ in range(2):

@@ -247,6 +247,7 @@ def test_tls_is_new_and_nginx_does_not_say_which_it_is(pair: tuple[Front, Behind
 
 
 @needs_nginx
+@pytest.mark.long
 @pytest.mark.skipif(
     not (Path(DATA) / "uci_heart").is_dir() or flower_python() is None,
     reason="needs an interpreter with flwr (WARDROUND_FLOWER_PYTHON) and uci_heart (WARDROUND_DATA)",

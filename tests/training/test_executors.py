@@ -109,7 +109,7 @@ def compare(model: str, rounds: int, work: dict[str, Any], **options: Any) -> fl
 # ------------------------------------------------------------------------------------------------ stacked = sequential
 
 
-@pytest.mark.parametrize("optimizer", SGD)
+@pytest.mark.parametrize("optimizer", ["both", *(pytest.param(n, marks=pytest.mark.long) for n in SGD if n != "both")])
 @pytest.mark.parametrize("work", WORKS)
 @pytest.mark.parametrize("rule", sorted(RULES.keys() - {"fedbn"}))
 @pytest.mark.parametrize("model", ["logistic", "mlp"])

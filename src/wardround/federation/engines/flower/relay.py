@@ -400,6 +400,8 @@ class Bell:
             nonlocal welcome
             if event["type"] == "http.response.start":
                 welcome = event["status"] == 200
+                if not welcome:  # somebody in this caller's name, perhaps: its own next question is not held back
+                    self.ring(caller)
             elif welcome:
                 asked = self._asked.setdefault(caller, _Asked(question))
                 asked.rung = asked.rung or bool(event.get("body"))
@@ -708,7 +710,11 @@ class Coordinator:
                 else:
                     if order is None:
                         return
-                    self._push(*order)
+                    try:
+                        self._push(*order)
+                    except Exception:
+                        self._pipe.send({"op": "lost", "key": order[0]["key"], "site": order[0]["site"]})
+                        raise
             raise broken[0]
         finally:
             ended.set()
