@@ -58,6 +58,7 @@ def test_the_masked_channel_gives_what_one_process_gives(hospitals: Hospitals, t
     assert_same_model(hospitals.run_folder(name), local_model(job, tmp_path / "local", *more), 1e-6)
 
 
+@pytest.mark.long
 def test_masked_homomorphic_encryption_gives_what_one_process_gives(hospitals: Hospitals, tmp_path: Path) -> None:
     """Masks and ciphertexts carry the same digits, so the sums are equal, not merely close."""
     job = write_job(tmp_path, "fedavg")
@@ -72,6 +73,7 @@ def test_masked_homomorphic_encryption_gives_what_one_process_gives(hospitals: H
     assert_same_model(hospitals.run_folder(name), local_model(job, tmp_path / "local", *more), 1e-6)
 
 
+@pytest.mark.long
 def test_a_site_killed_while_its_update_is_fetched_gives_the_same_one_again(
     hospitals: Hospitals, tmp_path: Path
 ) -> None:
