@@ -36,19 +36,15 @@ pytestmark = pytest.mark.skipif(PYTHON is None, reason="needs an interpreter wit
 SECRET = "0" * 64
 
 HOSTILE = """
-import io, sys, zipfile
+import hashlib, io, zipfile
 sys.argv[0] = {path!r}
-sys.path.insert(0, {folder!r})
-import relay
 buffer = io.BytesIO()
 with zipfile.ZipFile(buffer, "w") as archive:
     project = zipfile.ZipFile(io.BytesIO(relay.bundle())).read("pyproject.toml")
     archive.writestr("pyproject.toml", project)
     archive.writestr("nothing.py", "open({marker!r}, 'w').write('ran')\\napp = None\\n")
 relay.bundle = buffer.getvalue
-import hashlib
 relay.BUNDLE = hashlib.sha256(buffer.getvalue()).hexdigest()
-relay.main()
 """
 
 
@@ -96,11 +92,11 @@ class Net:
             "secret": SECRET, "sites": self.sites,
         }  # fmt: skip
 
+    def site_options(self, key: Path) -> dict[str, Any]:
+        return {"address": f"127.0.0.1:{self.port}", "authority": str(self.coordinator.authority), "key": str(key)}
+
     def site(self, name: str, key: Path) -> None:
-        options = {
-            "address": f"127.0.0.1:{self.port}", "authority": str(self.coordinator.authority), "key": str(key)
-        }  # fmt: skip
-        self.child(name, "site", options)
+        self.child(name, "site", self.site_options(key))
 
     def heard(self, name: str, op: str, **facts: Any) -> Frame | None:
         for frame in list(self.frames.get(name, ())):
@@ -168,20 +164,19 @@ def test_datagrams_of_any_length_cross_whole(net: Net, size: int) -> None:
 
 
 @contextlib.contextmanager
-def scripted(net: Net, name: str, before: str) -> Iterator[relay.Pipe]:
-    """A site's relay with the key of `name`, in which some lines have run before."""
+def scripted(net: Net, kind: str, options: dict[str, Any], before: str) -> Iterator[relay.Pipe]:
+    """A relay in which some lines have run before."""
     code = (
         f"import sys\nsys.path.insert(0, {str(Path(relay.__file__).parent)!r})\nimport relay\n{before}\nrelay.main()\n"
     )
     with (net.folder / "scripted.log").open("ab") as log:
         process = subprocess.Popen(
-            [str(PYTHON), "-c", code, "site"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            [str(PYTHON), "-c", code, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
         )
     assert process.stdin is not None
     assert process.stdout is not None
     pipe = relay.Pipe(process.stdout, process.stdin)  # type: ignore[arg-type]
-    authority = str(net.coordinator.authority)
-    pipe.send({"address": f"127.0.0.1:{net.port}", "authority": authority, "key": str(net.keys[name])})
+    pipe.send(options)
     try:
         yield pipe
     finally:
@@ -212,7 +207,7 @@ def test_what_is_for_a_site_that_is_not_there_is_lost(net: Net) -> None:
 def test_who_waits_for_messages_asks_seldom(net: Net) -> None:
     """Flower's empty answer is one that the guard knows: the next question is held back until there is a message."""
     tally = net.folder / "tally"
-    with scripted(net, "c", COUNTED.format(tally=str(tally))) as pipe:
+    with scripted(net, "site", net.site_options(net.keys["c"]), COUNTED.format(tally=str(tally))) as pipe:
         frame = pipe.receive()
         time.sleep(2 * relay._HOLD)
         asked = len(tally.read_text())
@@ -222,7 +217,7 @@ def test_who_waits_for_messages_asks_seldom(net: Net) -> None:
 
 
 def test_a_label_that_is_no_datagram_is_a_lost_one(net: Net) -> None:
-    with scripted(net, "c", "relay._label = lambda data: '***'") as pipe:
+    with scripted(net, "site", net.site_options(net.keys["c"]), "relay._label = lambda data: '***'") as pipe:
         frame = pipe.receive()
         assert frame is not None
         assert frame[0]["op"] == "up"
@@ -276,7 +271,7 @@ auth.now = lambda: true_now() + datetime.timedelta(days=1)
 
 
 def test_a_clock_a_day_off_is_refused_and_named(net: Net) -> None:
-    with scripted(net, "a", LATE) as pipe:
+    with scripted(net, "site", net.site_options(net.keys["a"]), LATE) as pipe:
         frame = pipe.receive()
     assert frame is not None
     assert frame[0]["op"] == "down"
@@ -295,17 +290,8 @@ def test_a_key_in_a_second_place_is_refused_while_the_first_is_there(net: Net) -
 
 def test_a_hostile_bundle_is_refused_before_any_of_it_runs(net: Net) -> None:
     marker = net.folder / "marker"
-    source = Path(relay.__file__)
-    code = HOSTILE.format(path=str(source), folder=str(source.parent), marker=str(marker))
-    with (net.folder / "hostile.log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(PYTHON), "-c", code, "coordinator"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-        )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    pipe = relay.Pipe(process.stdout, process.stdin)  # type: ignore[arg-type]
-    pipe.send(net.relay_options())
-    try:
+    before = HOSTILE.format(path=relay.__file__, marker=str(marker))
+    with scripted(net, "coordinator", net.relay_options(), before) as pipe:
         while (frame := pipe.receive()) is not None and frame[0]["op"] != "up":
             pass
         pipe.send({"op": "post", "key": "evil", "site": "b"}, b"run it")
@@ -315,10 +301,6 @@ def test_a_hostile_bundle_is_refused_before_any_of_it_runs(net: Net) -> None:
             pass
         assert frame is not None
         assert json.loads(frame[1])["refused"]
-    finally:
-        process.stdin.close()
-        process.wait(15)
-        process.stdout.close()
     assert not marker.exists()
     assert not any(frame[1] == b"run it" for frame in net.frames["b"])
     net.children["coordinator"].send({"op": "post", "key": "after", "site": "b"}, b"x")

@@ -160,7 +160,9 @@ def test_bytes_that_are_no_parcel_or_datagram_are_refused_by_name(data: bytes) -
     assert answer["s"] in ("refused", "unknown")
 
 
-@pytest.mark.parametrize(("lost", "doubled"), [(0.0, 0.0), (0.0, 0.5), (0.2, 0.3)])
+@pytest.mark.parametrize(
+    ("lost", "doubled"), [(0.0, 0.0), pytest.param(0.2, 0.0, marks=pytest.mark.long), (0.0, 0.5), (0.2, 0.3)]
+)
 def test_every_reply_comes_once_and_whole(pair: dict[str, Site], lost: float, doubled: float) -> None:
     post = Unreliable(pair, 7, lost, doubled)
     engine = FlowerEngine(("b", "a"), post, Plain())
