@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.hospitals import DATA, PYTHON, SITES, Cable, Hospitals, free_port, until
+from deploy.hospitals import DATA, PYTHON, SITES, Cable, Hospitals, free_port
 
 
 @pytest.fixture(scope="package")
@@ -16,7 +16,7 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
     made.listen, made.cable = f"127.0.0.1:{inner}", Cable(made.port, inner)
     made.start("coordinator", *SITES)
     try:
-        until(lambda: set(made.status().get("sites", {}).values()) == {"online"}, 90, "all sites are online")
+        made.online()
         yield made
     finally:
         made.stop()

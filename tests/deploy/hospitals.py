@@ -53,6 +53,7 @@ def flower_python() -> str | None:
     return None
 
 
+LOADED = 4.0  # how much slower than an idle machine one may be that runs other tests as well
 EXAMPLE = Path(__file__).parents[2] / "examples" / "deploy"
 DATA = os.environ.get("WARDROUND_DATA", "")
 PYTHON = flower_python() if DATA else None
@@ -69,11 +70,11 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """What `condition` gives once it gives anything true."""
-    end = time.monotonic() + seconds
+    """What `condition` gives once it gives anything true; on a loaded machine it has longer than `seconds`."""
+    end = time.monotonic() + LOADED * seconds
     while not (found := condition()):
         if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
+            raise AssertionError(f"not within {LOADED * seconds:g} s: {what}")
         time.sleep(0.1)
     return found
 
@@ -239,6 +240,20 @@ class Hospitals:
                     env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
                 )  # fmt: skip
 
+    def online(self, name: str = "coordinator") -> None:
+        """Wait until a coordinator reaches all sites; a process that ended is an error at once."""
+
+        def there() -> bool:
+            for party, process in self.processes.items():
+                if process.poll() is not None:
+                    raise AssertionError(f"{party} ended with {process.returncode}: {self.log(party)[-2000:]}")
+            return set(self.status(name).get("sites", {}).values()) == {"online"}
+
+        try:
+            until(there, 90, f"all sites are online at {name}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.status(name)}\n{self.log(name)[-2000:]}") from None
+
     def copy_coordinator(self, name: str) -> int:
         """The coordinator's folder as it is now, as one of another machine; the port that it will listen on.
 
@@ -262,7 +277,7 @@ class Hospitals:
                 process.send_signal(signal.SIGTERM)
         for name, process in self.processes.items():
             try:
-                process.wait(30)
+                process.wait(30 * LOADED)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise AssertionError(f"{name} did not end: {self.log(name)[-2000:]}") from None

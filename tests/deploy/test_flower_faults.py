@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
-from deploy.hospitals import PYTHON, Hospitals, needs_flower, until
+from deploy.hospitals import LOADED, PYTHON, Hospitals, needs_flower, until
 from deploy.test_flower import assert_same_model, local_model, write_job
 from wardround.deploy import operate, pki
 from wardround.deploy.enrolling import revoke
@@ -151,7 +151,7 @@ def test_who_is_refused_for_a_key_or_a_clock_is_in_the_audit_log(
     pipe.send({"address": f"127.0.0.1:{hospitals.port}", "authority": authority, "key": str(key)})
     frame = pipe.receive()
     process.stdin.close()
-    process.wait(15)
+    process.wait(15 * LOADED)
     process.stdout.close()
     assert frame is not None
     assert frame[0]["op"] == "down"
@@ -176,7 +176,7 @@ def test_a_cut_network_delays_a_run_and_does_not_change_it(hospitals: Hospitals,
 
 
 def test_a_stalled_site_is_left_out_at_the_deadline_and_comes_back(hospitals: Hospitals, tmp_path: Path) -> None:
-    more = ("training.rounds=5", "seed=12", "participation.deadline_seconds=6", "participation.quorum=3")
+    more = ("training.rounds=5", "seed=12", "participation.deadline_seconds=12", "participation.quorum=3")
     name = hospitals.submit(write_job(tmp_path, "scaffold"), overrides=more)
     hospitals.reached(name, 1)
     stalled = hospitals.processes["va"]
@@ -192,7 +192,7 @@ def test_a_stalled_site_is_left_out_at_the_deadline_and_comes_back(hospitals: Ho
 def test_a_second_coordinator_of_the_folder_does_not_start(hospitals: Hospitals) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "wardround", "deploy", "coordinator", "start", str(hospitals.coordinator.path)],
-        env=hospitals.environment, capture_output=True, text=True, timeout=60, check=False,
+        env=hospitals.environment, capture_output=True, text=True, timeout=60 * LOADED, check=False,
     )  # fmt: skip
     assert second.returncode == 6
     assert "running already" in second.stderr
@@ -221,7 +221,7 @@ def test_a_job_by_a_stranger_stays_in_the_inbox(hospitals: Hospitals, tmp_path: 
 
 def test_a_site_with_a_full_disk_is_left_out(hospitals: Hospitals, tmp_path: Path) -> None:
     """Files that cannot grow past a limit stand for the full disk: the same error reaches the store."""
-    more = ("training.rounds=6", "seed=13", "participation.quorum=3", "participation.deadline_seconds=8")
+    more = ("training.rounds=6", "seed=13", "participation.quorum=3", "participation.deadline_seconds=12")
     name = hospitals.submit(write_job(tmp_path, "scaffold"), overrides=more)
     hospitals.reached(name, 1)
     import resource

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from deploy.hospitals import flower_python, free_port, until
+from deploy.hospitals import LOADED, flower_python, free_port, until
 from deploy.parties import initialised, provisioned
 from wardround.deploy import enrolling, pki
 from wardround.deploy.supervise import Child
@@ -181,7 +181,7 @@ def scripted(net: Net, kind: str, options: dict[str, Any], before: str) -> Itera
         yield pipe
     finally:
         process.stdin.close()
-        process.wait(15)
+        process.wait(15 * LOADED)
         process.stdout.close()
 
 

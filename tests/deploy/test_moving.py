@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.hospitals import DATA, PYTHON, SITES, Hospitals, free_port, needs_flower, until
+from deploy.hospitals import DATA, LOADED, PYTHON, SITES, Hospitals, free_port, needs_flower, until
 from deploy.parties import SUBMITTER, Parties, enrolled, initialised, provisioned
 from deploy.test_flower import assert_same_model, local_model, write_job
 from wardround.cli.app import app
@@ -179,14 +179,14 @@ def test_a_coordinator_moves_in_the_middle_of_a_run_past_a_proxy_that_is_not_the
     made.environment = plain
     made.start(*SITES)
     try:
-        until(lambda: set(made.status().get("sites", {}).values()) == {"online"}, 120, "all sites are online")
+        made.online()
         pids = {site: made.status(site)["pid"] for site in SITES}
         job = write_job(tmp_path, "fedavg")
         run = made.submit(job, overrides=("training.rounds=30",))
         made.reached(run, 3)
         before = made.processes.pop("coordinator")
         before.terminate()
-        assert before.wait(60) == 0
+        assert before.wait(60 * LOADED) == 0
         rounds = made.status()["round"]
         assert 3 <= rounds < 30
         edit(made.coordinator.path / "project.yaml", port=free_port())

@@ -32,7 +32,7 @@ def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> N
     monkeypatch.setenv("WARDROUND_FLOWER_PYTHON", str(path))
 
 
-def until_said(log: Path, lines: int, seconds: float = 20.0) -> list[str]:
+def until_said(log: Path, lines: int, seconds: float = 80.0) -> list[str]:
     ready = threading.Event()
     for _ in range(int(seconds / 0.05)):
         said = log.read_text().splitlines() if log.exists() else []

@@ -29,18 +29,12 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
     made.listen, made.cable = f"127.0.0.1:{inner}", Cable(made.port, inner)
     made.start("coordinator", *SITES)
     try:
-        online(made)
+        made.online()
         yield made
     finally:
         made.stop()
         made.cable.close()
     assert not made.left()
-
-
-def online(hospitals: Hospitals, name: str = "coordinator") -> None:
-    until(
-        lambda: set(hospitals.status(name).get("sites", {}).values()) == {"online"}, 120, f"all sites are online at {name}"
-    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -121,7 +115,7 @@ def test_a_copy_that_is_older_than_what_its_sites_know_says_why_it_cannot_go_on_
     hospitals: Hospitals, tmp_path: Path
 ) -> None:
     job, more = write_job(tmp_path, "scaffold"), ("training.rounds=12", "seed=32")
-    online(hospitals)
+    hospitals.online()
     run = hospitals.submit(job, overrides=more)
     hospitals.reached(run, 1)
     with frozen(hospitals, "coordinator"):

@@ -9,7 +9,7 @@ import pytest
 
 
 def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=480, check=False)
     assert not done.returncode, done.stderr
     return done.stdout
 

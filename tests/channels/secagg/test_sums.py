@@ -233,7 +233,7 @@ def test_a_hundred_sites_run_twenty_rounds() -> None:
     assert outcome.roster.directory is not None
     assert outcome.roster.directory.rules[0].degree == 30
     assert once_each(here.uses)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 240
 
 
 def test_no_rule_for_so_many_sites_is_said_before_anybody_is_asked() -> None:

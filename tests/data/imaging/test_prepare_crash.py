@@ -54,7 +54,7 @@ def test_a_process_killed_with_9_goes_on_to_the_same_bytes(
     command = [sys.executable, "-m", "data.imaging.dying", str(ROWS), *line]
     work = tmp_path / ".cut.work"
     with subprocess.Popen(command, env=environment, cwd=TESTS) as process:
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + 240
         while len(list(work.glob("shard-*.json"))) < 3:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < ends
@@ -63,7 +63,7 @@ def test_a_process_killed_with_9_goes_on_to_the_same_bytes(
     made = len(list(work.glob("shard-*.json")))
     assert 3 <= made < 2 * EACH // ROWS
     assert not (tmp_path / "cut").exists()
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 80
     while processes_in(tmp_path):
         assert time.monotonic() < ends, "its workers outlive it"
         time.sleep(0.05)

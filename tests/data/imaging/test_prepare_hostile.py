@@ -70,7 +70,7 @@ def test_bombs_are_named_and_the_rest_goes_on(tmp_path: Path, volumes: bool) -> 
     limits = Limits(bytes=1 << 24)
     asked = wanted(tmp_path, [*names, *bad], size=size, options=Options(limits=limits), max_skipped=1)
     made = prepare(asked)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     told = {one["name"]: one["why"] for one in made.tree["named"]["unreadable"]}
     assert {name: told.get(name, "") for name in bad if name not in told} == {}
     assert "60000 x 60000 pixels, and the limit for a side" in told["wide.dcm"]
