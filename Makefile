@@ -11,8 +11,8 @@ READY := $(VENV)/.ready
 FLOWER := .venvs/flower
 
 # Tests between processes wait as well as work: they run apart, one more of them than there are processors, the longest first.
-PROCESSES := --no-loadscope-reorder $(foreach name,flower_faults namespaces flower two_coordinators flower_figures nginx,\
-  tests/deploy/test_$(name).py) tests/deploy
+PROCESSES := --no-loadscope-reorder $(foreach name,flower flower_faults flower_figures flower_revoked namespaces two_coordinators \
+  questions,tests/deploy/test_$(name).py) tests/deploy
 WORKERS = $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
 PYTEST = $(BIN)/python -m pytest --dist loadfile
 

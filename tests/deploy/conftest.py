@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from deploy.hospitals import DATA, PYTHON, SITES, Cable, Hospitals, free_port
+
+SHARING = ("test_flower.py", "test_flower_faults.py", "test_flower_figures.py", "test_flower_revoked.py")
+"""Files whose tests take `hospitals`, in this order."""
 
 
 @pytest.fixture(scope="package")
@@ -22,3 +26,18 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
         made.stop()
         made.cable.close()
     assert not made.left()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As `--dist loadfile`, but files that share their hospitals go to one worker: ten processes are begun once."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Sharing(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "hospitals" if file.rsplit("/", 1)[-1] in SHARING else file
+
+    return Sharing(config, log)

@@ -16,9 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from deploy.hospitals import LOADED, PYTHON, Hospitals, needs_flower, until
 from deploy.test_flower import assert_same_model, local_model, write_job
 from wardround.deploy import operate, pki
-from wardround.deploy.enrolling import revoke
 from wardround.deploy.identity import fingerprint
-from wardround.errors import ConfigError
 from wardround.federation.engines.flower import relay
 
 pytestmark = [pytest.mark.slow, needs_flower]
@@ -236,11 +234,3 @@ def test_a_site_with_a_full_disk_is_left_out(hospitals: Hospitals, tmp_path: Pat
     missing = [entry["missing"] for entry in hospitals.entries("coordinator", "round") if entry["run"] == name]
     assert ["hungarian"] in missing
     assert hospitals.processes["hungarian"].poll() is None
-
-
-def test_a_revoked_site_is_refused_by_name(hospitals: Hospitals, tmp_path: Path) -> None:
-    revoke(hospitals.coordinator.path, "switzerland")
-    job, signer = write_job(tmp_path, "fedavg"), hospitals.folder / "lee"
-    with pytest.raises(ConfigError, match="switzerland"):
-        operate.submit(job, hospitals.coordinator.path, signer=signer, sites=("switzerland", "va"))
-    until(lambda: hospitals.status("switzerland").get("connected") is False, 60, "its connection is ended")

@@ -1,8 +1,8 @@
 """Each party in a network of its own: who can reach whom, and a line that is dead for a minute.
 
-Packets vanish: nobody is told that a connection ended, unlike where a relay closes sockets (test_flower_faults.py). Two runs
-share the minute. In one the cable is cut at the site (its machine sees no carrier), in the other the line swallows packets
-somewhere on the way (both ends see a good link).
+Packets vanish: nobody is told that a connection ended, unlike where a relay closes sockets (test_flower_faults.py). In one run
+the cable is cut at the site (its machine sees no carrier), in the other the line swallows packets somewhere on the way (both
+ends see a good link).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,34 +77,22 @@ def cuts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Cut]]:
         "patient": ("training.rounds=6", "seed=21"),
         "deadline": ("training.rounds=20", "seed=22", "participation.deadline_seconds=8", "participation.quorum=3"),
     }
-    networks = {name: made_network() for name in wanted}
-    made: dict[str, Cut] = {}
+    network = made_network()
+    folder = tmp_path_factory.mktemp("cuts")
+    hospitals = Hospitals(folder, DATA, str(PYTHON), network)
+    made = {
+        name: Cut(hospitals=hospitals, overrides=overrides, job=write_job(folder, "scaffold"))
+        for name, overrides in wanted.items()
+    }
     try:
-        for name, overrides in wanted.items():
-            folder = tmp_path_factory.mktemp(name)
-            hospitals = Hospitals(folder, DATA, str(PYTHON), networks[name])
-            made[name] = Cut(hospitals=hospitals, overrides=overrides, job=write_job(folder, "scaffold"))
-            hospitals.start("coordinator", *SITES)
-        for cut in made.values():
-            cut.hospitals.online()
-        first, second = networks["patient"], networks["deadline"]
-        with ThreadPoolExecutor(2) as pool:
-            lives = [
-                pool.submit(
-                    made["patient"].live, lambda: first.link("va", "down"), lambda: first.link("va", "up")
-                ),
-                pool.submit(
-                    made["deadline"].live, lambda: second.link("va", "nomaster"), lambda: second.plug("va")
-                ),
-            ]  # fmt: skip
-            for life in lives:
-                life.result()
+        hospitals.start("coordinator", *SITES)
+        hospitals.online()
+        made["patient"].live(lambda: network.link("va", "down"), lambda: network.link("va", "up"))
+        made["deadline"].live(lambda: network.link("va", "nomaster"), lambda: network.plug("va"))
         yield made
     finally:
-        for cut in made.values():
-            cut.hospitals.stop()
-        for network in networks.values():
-            network.close()
+        hospitals.stop()
+        network.close()
 
 
 def rounds_of(cut: Cut) -> list[list[str]]:
