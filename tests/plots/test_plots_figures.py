@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 
 import matplotlib
@@ -38,10 +39,35 @@ def texts(figure: Figure) -> set[str]:
 def test_every_figure_renders_in_both_themes_and_they_differ(name):
     result = sample_result()
     light, dark = (EVERY[name](result, theme) for theme in (plots.LIGHT, plots.DARK))
+    day, night = plots.render(light, "svg"), plots.render(dark, "svg")
+    assert day != night
+    assert plots.LIGHT.ink in day.decode()
+    assert plots.LIGHT.ink not in night.decode()
+    turned = plots.darkened(day)
+    assert (turned is None) == (name == "confusion")
+    if turned is not None:
+        assert nameless(turned) == nameless(night)
     assert plots.render(light, "png").startswith(PNG)
-    assert plots.render(light, "svg") != plots.render(dark, "svg")
-    assert plots.LIGHT.ink in plots.render(light, "svg").decode()
-    assert plots.LIGHT.ink not in plots.render(dark, "svg").decode()
+
+
+def nameless(svg: bytes) -> str:
+    """An SVG whose identifiers are numbered: matplotlib makes them of what they name, colours among it."""
+    names: dict[str, str] = {}
+    return re.sub(
+        r'(?<=["#])\w{10,11}(?=[")])', lambda found: names.setdefault(found[0], str(len(names))), svg.decode()
+    )
+
+
+def test_each_light_colour_has_one_dark_one():
+    pairs = dict(zip(plots.LIGHT.colours, plots.DARK.colours, strict=True))
+    assert tuple(pairs[colour] for colour in plots.LIGHT.colours) == plots.DARK.colours
+
+
+def test_colours_that_are_not_the_themes_are_not_turned():
+    svg = b'<path style="fill: %s; stroke: #e3e6e9"/><text>fill: me #1b1e21; fill: #1b1e2</text>'
+    assert plots.darkened(svg % b"#123456") is None
+    assert plots.darkened(svg % b"none") == svg.replace(b"#e3e6e9", b"#30363c") % b"none"
+    assert plots.darkened(b'<image href=""/>') is None
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -44,11 +44,16 @@ def page(tmp_path_factory):
     return path, path.read_text(encoding="utf-8")
 
 
-def test_a_report_is_a_page_figures_and_a_card(page):
+@pytest.fixture(scope="module")
+def drawn():
+    return pictures(sample_result())
+
+
+def test_a_report_is_a_page_figures_and_a_card(page, drawn):
     path, _ = page
     assert path.name == "report.html"
     assert {file.name for file in path.parent.iterdir()} == {"report.html", "MODEL_CARD.md", "figures"}
-    assert {file.stem for file in (path.parent / "figures").iterdir()} == set(pictures(sample_result()))
+    assert {file.stem for file in (path.parent / "figures").iterdir()} == set(drawn)
 
 
 def test_nothing_is_loaded_from_elsewhere(page):
@@ -65,9 +70,9 @@ def test_links_lead_somewhere(page):
     assert targets <= parsed.ids
 
 
-def test_every_picture_has_a_dark_twin_and_a_text(page):
+def test_every_picture_has_a_dark_twin_and_a_text(page, drawn):
     parsed = Page(page[1])
-    shown = len(pictures(sample_result())) - 1  # the overview is for the folder alone
+    shown = len(drawn) - 1  # the overview is for the folder alone
     assert parsed.tags.count("img") == parsed.tags.count("source") == shown
     assert page[1].count('media="screen and (prefers-color-scheme: dark)"') == shown
     assert page[1].count(' alt="') == shown

@@ -4,7 +4,7 @@ from typing import Any
 
 from report.sample import sample_result
 from wardround.report import skews
-from wardround.report.figures import pictures
+from wardround.report.figures import DRAWN, pictures_of
 from wardround.report.page import page
 
 FOUND: dict[str, Any] = {
@@ -31,9 +31,9 @@ def test_a_result_without_them_has_no_rows() -> None:
 
 def test_the_page_shows_them_with_the_picture_of_shifts() -> None:
     result = sample_result(5, heterogeneity=FOUND)
-    drawn = pictures(result)
+    drawn = pictures_of({"shift": DRAWN["shift"]}, result)
     text = page(result, drawn)
     assert "How much the sites differ" in text
     assert "0.19 SD" in text
     assert drawn["shift"].light in text
-    assert "How much the sites differ" not in page(sample_result(5), pictures(sample_result(5)))
+    assert "How much the sites differ" not in page(sample_result(5), {})

@@ -7,7 +7,7 @@ nothing to draw. matplotlib is imported when a figure is drawn, through its obje
 from __future__ import annotations
 
 from wardround.plots.by_label import by_label
-from wardround.plots.canvas import render
+from wardround.plots.canvas import darkened, render
 from wardround.plots.class_mix import class_mix
 from wardround.plots.comparison import comparison
 from wardround.plots.confusion import confusion
@@ -32,6 +32,7 @@ __all__ = [
     "class_mix",
     "comparison",
     "confusion",
+    "darkened",
     "feature_shift",
     "gain_by_site",
     "loss_by_round",

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
-from wardround.plots.theme import Theme
+from wardround.plots.theme import DARK, LIGHT, Theme
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -161,9 +162,7 @@ def few_ticks(axes: Axes, *, whole: bool = False) -> None:
 
 def ring(axes: Axes, theme: Theme, x: float, y: float) -> None:
     """A ring round one point of a curve: the round that was kept."""
-    axes.plot(
-        [x], [y], marker="o", markersize=9, markerfacecolor="none", markeredgecolor=theme.ink, markeredgewidth=1.1
-    )
+    axes.plot([x], [y], color=theme.ink, marker="o", markersize=9, markerfacecolor="none", markeredgewidth=1.1)
 
 
 def row_names(axes: Axes, theme: Theme, names: Sequence[str], positions: Sequence[float]) -> None:
@@ -188,3 +187,17 @@ def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
         figure.savefig(buffer, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue().decode("utf-8")
     return text.replace(f"'{_MEASURED}'", _SHOWN).encode("utf-8")
+
+
+_COLOUR = re.compile(rb"(?<=fill: |roke: )#[0-9a-f]{6}")
+_ON_DARK = {light.encode(): dark.encode() for light, dark in zip(LIGHT.colours, DARK.colours, strict=True)}
+
+
+def darkened(svg: bytes) -> bytes | None:
+    """What `render` gave of a light figure, in the colours of the dark theme: in no time, where drawing it again takes long.
+
+    None where it shows other colours than the theme's, as a scale or a photograph does: then it has to be drawn.
+    """
+    if b"<image" in svg or not _ON_DARK.keys() >= set(_COLOUR.findall(svg)):
+        return None
+    return _COLOUR.sub(lambda found: _ON_DARK[found[0]], svg)

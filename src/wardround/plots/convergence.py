@@ -122,9 +122,7 @@ def _mark_selected(axes: Axes, theme: Theme, points: Curve, selected: float | No
         return
     x, y = chosen[0]
     axes.axvline(x, color=theme.muted, linewidth=0.7, linestyle=(0, (2, 2)), zorder=1)
-    axes.plot(
-        [x], [y], marker="o", markersize=9, markerfacecolor="none", markeredgecolor=theme.ink, markeredgewidth=1.1
-    )
+    canvas.ring(axes, theme, x, y)
     left = x > (points[0][0] + points[-1][0]) / 2
     axes.annotate(
         f"kept: round {x:.0f}",

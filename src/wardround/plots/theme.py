@@ -37,6 +37,11 @@ class Theme:
         """The colour of a class."""
         return self.classes[label % len(self.classes)]
 
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """All of them, in an order that is the same in every theme."""
+        return (self.background, self.ink, self.muted, self.grid, *self.models.values(), *self.classes)
+
 
 LIGHT = Theme(
     name="light",
@@ -71,5 +76,5 @@ DARK = Theme(
             "majority": "#a3abb3",
         }
     ),
-    classes=("#56b4e9", "#f08a3c", "#2fc79a", "#d998bd", "#e6b53c", "#4d9bd1", "#e8de5a", "#b9c0c7"),
+    classes=("#8ccbf0", "#f08a3c", "#2fc79a", "#d998bd", "#e6b53c", "#56b4e9", "#e8de5a", "#b9c0c7"),
 )

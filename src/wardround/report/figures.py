@@ -105,11 +105,15 @@ def picture_of(name: str, text: str, draw: Paint, *, on_page: bool = True) -> Pi
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     light = dark = ""
     if on_page:
-        light = _uri(plots.render(figure, "svg"))
+        shown = plots.render(figure, "svg")
+        light = _uri(shown)
         # once drawn, its layout is settled: finding it again costs as much as drawing
         figure.set_layout_engine("none")
-        twin = draw(plots.DARK)
-        dark = _uri(plots.render(twin, "svg")) if twin else light
+        turned = plots.darkened(shown)
+        if turned is None:
+            twin = draw(plots.DARK)
+            turned = plots.render(twin, "svg") if twin else shown
+        dark = _uri(turned)
     png = plots.render(figure, "png")
     return Picture(name=name, text=text, png=png, light=light, dark=dark, width=width, height=height)
 
