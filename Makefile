@@ -16,6 +16,9 @@ PROCESSES := --no-loadscope-reorder $(foreach name,flower flower_faults flower_f
 WORKERS = $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
 PYTEST = $(BIN)/python -m pytest --dist loadfile
 
+# Tests begin hundreds of processes: each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test all quick check bench flower clean
 
 help: ## this list
@@ -24,8 +27,8 @@ help: ## this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("wardround needs Python 3.11 or newer, and this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
 demo: $(READY) ## train across five unlike hospitals on built-in data, and write a report
@@ -55,7 +58,7 @@ flower: $(FLOWER)/.ready ## Flower in an environment of its own, for what runs b
 
 $(FLOWER)/.ready: constraints-flower.txt
 	test -x $(FLOWER)/$(notdir $(BIN))/python || $(PYTHON) -m venv $(FLOWER)
-	$(FLOWER)/$(notdir $(BIN))/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints-flower.txt flwr==1.41.0
+	$(FLOWER)/$(notdir $(BIN))/python -m pip install --quiet --disable-pip-version-check --constraint constraints-flower.txt flwr==1.41.0
 	touch $(FLOWER)/.ready
 
 clean: ## remove the environments and caches
