@@ -16,7 +16,7 @@ PROCESSES := --no-loadscope-reorder $(foreach name,flower flower_faults flower_f
 WORKERS = $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
 PYTEST = $(BIN)/python -m pytest --dist loadfile
 
-# Tests begin hundreds of processes: each would compile all that it imports.
+# What is imported is compiled then, and kept: tests begin hundreds of processes, each of which would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test all quick check bench flower clean
@@ -27,8 +27,8 @@ help: ## this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("wardround needs Python 3.11 or newer, and this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
 demo: $(READY) ## train across five unlike hospitals on built-in data, and write a report
