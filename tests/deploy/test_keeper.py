@@ -7,15 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from deploy.hospitals import POLICY
+from deploy.hospitals import LOADED, POLICY, until
 from deploy.parties import enrolled
 from wardround.cli.app import app
 from wardround.cli.exit import guarded
@@ -35,14 +33,6 @@ WORK = (
     "if what == 'wait': print('waits', flush=True); time.sleep(60)\n"
     "print('error: said ' + what, file=sys.stderr); sys.exit(int(what))"
 )
-
-
-def until(condition: Callable[[], Any], seconds: float = 240.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.05)
-    return found
 
 
 def kept(state: Path, what: str) -> subprocess.Popen[bytes]:
@@ -65,7 +55,7 @@ def kept(state: Path, what: str) -> subprocess.Popen[bytes]:
 def test_what_dies_is_begun_again_until_no_start_would_help(
     tmp_path: Path, what: str, status: str, restarts: int, cause: str
 ) -> None:
-    assert kept(tmp_path, what).wait(240) == 0
+    assert kept(tmp_path, what).wait(60 * LOADED) == 0
     told = keeper.told(tmp_path)
     assert told is not None
     assert (told["status"], told["restarts"], told["cause"], told["alive"]) == (status, restarts, cause, False)
@@ -74,12 +64,12 @@ def test_what_dies_is_begun_again_until_no_start_would_help(
 
 def test_a_stop_ends_what_is_kept_and_begins_nothing(tmp_path: Path) -> None:
     process = kept(tmp_path, "kill,wait,0")
-    until(lambda: "waits" in (tmp_path / keeper.LOG).read_text())
+    until(lambda: "waits" in (tmp_path / keeper.LOG).read_text(), 60, "it waits")
     told = keeper.told(tmp_path)
     assert told is not None
     assert "killed by signal 9" in told["cause"]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(120) == 0
+    assert process.wait(30 * LOADED) == 0
     told = keeper.told(tmp_path)
     assert told is not None
     assert told["status"] == "stopped"
@@ -111,7 +101,7 @@ def test_a_detached_site_survives_its_death_and_is_stopped_for_good(
     with pytest.raises(RunError, match="is served by a process already"):
         operate.detach(["deploy", "site", "start", str(site)], site)
     os.kill(pid, signal.SIGKILL)
-    again = until(lambda: (found := operate.running(site)) not in (None, pid) and found)
+    again = until(lambda: (found := operate.running(site)) not in (None, pid) and found, 60, "it is begun again")
     told = operate.status(site)
     assert (told["running"], told["keeper"]["restarts"], told["keeper"]["status"]) == (True, 1, "running")
     capsys.readouterr()

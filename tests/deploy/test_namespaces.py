@@ -80,10 +80,8 @@ def cuts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Cut]]:
     network = made_network()
     folder = tmp_path_factory.mktemp("cuts")
     hospitals = Hospitals(folder, DATA, str(PYTHON), network)
-    made = {
-        name: Cut(hospitals=hospitals, overrides=overrides, job=write_job(folder, "scaffold"))
-        for name, overrides in wanted.items()
-    }
+    job = write_job(folder, "scaffold")
+    made = {name: Cut(hospitals=hospitals, overrides=overrides, job=job) for name, overrides in wanted.items()}
     try:
         hospitals.start("coordinator", *SITES)
         hospitals.online()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
+from deploy.hospitals import until
 from wardround.deploy import supervise
 from wardround.deploy.supervise import Child
 from wardround.federation.engines.flower.relay import Frame
@@ -32,14 +32,13 @@ def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> N
     monkeypatch.setenv("WARDROUND_FLOWER_PYTHON", str(path))
 
 
-def until_said(log: Path, lines: int, seconds: float = 80.0) -> list[str]:
-    ready = threading.Event()
-    for _ in range(int(seconds / 0.05)):
-        said = log.read_text().splitlines() if log.exists() else []
-        if len(said) >= lines:
-            return said
-        ready.wait(0.05)
-    raise AssertionError(f"{lines} lines were not said within {seconds:g} s")
+def said(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def until_said(log: Path, lines: int) -> list[str]:
+    until(lambda: len(said(log)) >= lines, 20, f"{lines} lines are said")
+    return said(log)
 
 
 @pytest.mark.parametrize(("kind", "proxied"), [("superlink", False), ("coordinator", False), ("site", True)])
@@ -89,11 +88,7 @@ def test_a_log_that_strangers_fill_stays_short(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(supervise, "LOG_LIMIT", 20_000)
     child = Child("site", dict, home=tmp_path / "home", log=tmp_path / "log", take=lambda frame: None)
     child.start()
-    ready = threading.Event()
-    for _ in range(400):
-        if (tmp_path / "log").exists() and "refused 1999 " in (tmp_path / "log").read_text():
-            break
-        ready.wait(0.05)
+    until(lambda: any("refused 1999 " in line for line in said(tmp_path / "log")), 20, "all is said")
     child.stop()
     assert "refused 1999 " in (tmp_path / "log").read_text()
     assert (tmp_path / "log").stat().st_size <= 20_000
